@@ -1,0 +1,1 @@
+"""Structured pruning of segmentation networks, with every cut proved."""

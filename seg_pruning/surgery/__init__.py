@@ -1,0 +1,1 @@
+"""How channels leave a network: torch and numpy, nothing else."""
