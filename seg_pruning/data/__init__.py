@@ -1,0 +1,14 @@
+"""On what networks train: Lightning data modules.
+
+One file per data set; what they share is in `base`. Files become arrays in `decode` and `samples`, arrays
+become items in `dataset`, and `transforms` is what happens in between. A new data set needs `load_parts`
+only.
+"""
+
+from seg_pruning.data.base import BaseDataModule
+from seg_pruning.data.decode import MaskRule
+from seg_pruning.data.folder import FolderData
+from seg_pruning.data.kvasir import KvasirSEG
+from seg_pruning.data.synthetic import SyntheticPolyps
+
+__all__ = ["BaseDataModule", "FolderData", "KvasirSEG", "MaskRule", "SyntheticPolyps"]
