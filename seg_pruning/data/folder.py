@@ -157,8 +157,8 @@ class FolderData(BaseDataModule):
         missing = [part for part in ("train", "test") if part not in parts]
         if missing:
             raise ValueError(
-                f"{self.root} has folders for {', '.join(parts)} but none for {' and '.join(missing)}. Add them, "
-                f"or put all samples into {IMAGES[0]}/ and {MASKS[0]}/ for a random split."
+                f"{self.root} has folders for {', '.join(parts)} but none for {' and '.join(missing)}. "
+                f"Add them, or put all samples into {IMAGES[0]}/ and {MASKS[0]}/ for a random split."
             )
         if "val" in parts:
             return parts["train"], parts["val"], parts["test"]

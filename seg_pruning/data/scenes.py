@@ -97,7 +97,7 @@ def soft_edge(distance: Field, softness: float) -> Field:
 
 def mucosa(random: Random, grid: Grid) -> tuple[Field, Field]:
     """The wall of the colon `(H, W, 3)` and its mean colour."""
-    colour = np.array([0.72, 0.40, 0.32]) * random.normal(1, 0.09) * random.normal(1, [0.04, 0.09, 0.11])
+    colour = np.array([0.72, 0.40, 0.32]) * random.normal(1, 0.08) * random.normal(1, [0.03, 0.06, 0.07])
     tone = sum(smooth_noise(random, grid, cells) / cells**0.5 for cells in (2, 5, 11, 24))
     picture = colour * (1 + 0.10 * np.asarray(tone)[..., None] * random.uniform(0.6, 1.2))
     vessels = np.exp(-((smooth_noise(random, grid, 7) / 0.07) ** 2)) * (smooth_noise(random, grid, 3) > 0)
@@ -127,7 +127,7 @@ def add_dome(picture: Field, distance: Field, colour: Field, random: Random, lig
     grid_noise = random.standard_normal((20, 20), dtype=np.float32)
     rough = np.asarray(cv2.resize(grid_noise, distance.shape[::-1], interpolation=cv2.INTER_CUBIC))
     height = np.sqrt(np.clip(1 - distance**2, 0, None)) * random.uniform(0.015, 0.05)
-    opacity = soft_edge(distance, random.uniform(0.03, 0.10)) * random.uniform(0.55, 0.95)
+    opacity = soft_edge(distance, random.uniform(0.03, 0.10)) * random.uniform(0.7, 0.97)
     surface = colour * (1 + 0.06 * rough[..., None])
     laid = mix(picture, surface, opacity) * shade(height, light, random.uniform(0.6, 1.4))[..., None]
     rim = np.exp(-(((distance - 1.05) / 0.10) ** 2)) * random.uniform(0, 0.25)
@@ -138,9 +138,9 @@ def add_polyp(
     picture: Field, colour: Field, random: Random, grid: Grid, light: Field
 ) -> tuple[Field, npt.NDArray[np.bool_]]:
     """The picture with one more polyp, and where it is."""
-    radius = 0.05 + 0.27 * random.beta(1.3, 2.2)
+    radius = 0.08 + 0.24 * random.beta(1.3, 2.0)
     distance = blob_distance(random, grid, radius, elongation=random.uniform(1, 1.6), bumps=0.13)
-    tint = 1 + random.normal(0, [0.10, 0.16, 0.14]) + np.array([0.06, -0.07, -0.05]) * random.uniform(0, 2)
+    tint = 1 + random.normal(0, 0.06, 3) + np.array([0.10, -0.16, -0.10]) * random.uniform(0.4, 1.8)
     return add_dome(picture, distance, colour * tint, random, light), distance < 1
 
 

@@ -36,9 +36,9 @@ class SyntheticPolyps(BaseDataModule):
             pictures.
         image_size: Height and width of the images, or one number for both.
         batch_size: Images per batch.
-        num_workers: Processes that load.
+        num_workers: Processes that load; without augmentation there is little for them to do.
         seed: Decides the order and the augmentation of training.
-        augment: Whether training images are augmented.
+        augment: Whether training images are augmented too; more of them (`counts`) teach more.
 
     Raises:
         ValueError: An argument that cannot be.
@@ -51,9 +51,9 @@ class SyntheticPolyps(BaseDataModule):
         images_seed: int = 0,
         image_size: int | tuple[int, int] = 128,
         batch_size: int = 16,
-        num_workers: int = 2,
+        num_workers: int = 0,
         seed: int = 0,
-        augment: bool = True,
+        augment: bool = False,
     ) -> None:
         super().__init__(
             image_size=image_size, batch_size=batch_size, num_workers=num_workers, seed=seed, augment=augment

@@ -57,8 +57,8 @@ class Augmentation:
         if result["image"].shape != image.shape or result["mask"].shape != mask.shape:
             raise ValueError(
                 f"The augmentation made {result['image'].shape[:2]} of an image of {image.shape[:2]} "
-                "(height, width). Images of a batch have one size: leave out what crops, pads or resizes, and "
-                "set `image_size`."
+                "(height, width). Images of a batch have one size: leave out what crops, pads or resizes, "
+                "and set `image_size`."
             )
         return result["image"], result["mask"]
 
