@@ -1,0 +1,157 @@
+"""The one writer: what a cut decided is written into the network and its optimizers, all of it or nothing."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from seg_pruning.surgery.cut import Cut, kept_shape, take
+from seg_pruning.surgery.errors import PruningError
+from seg_pruning.surgery.optimizer import cut_states, without_parameters
+from seg_pruning.surgery.sizes import Attribute, SizeValue, declared, read, write_
+from seg_pruning.surgery.structure import Structure, remember_, structure_of
+from seg_pruning.surgery.trace import tensors_of
+
+
+class Journal:
+    """Writes, each with what undoes it; rolled back in reverse order."""
+
+    def __init__(self) -> None:
+        self._undo: list[Callable[[], object]] = []
+
+    def write(self, do: Callable[[], object], undo: Callable[[], object]) -> None:
+        """Does something after noting how it is undone."""
+        self._undo.append(undo)
+        do()
+
+    def roll_back(self) -> None:
+        """Leaves everything as it was before the first write."""
+        while self._undo:
+            self._undo.pop()()
+
+
+def apply_(model: nn.Module, cut: Cut, *, optimizers: Iterable[Optimizer] = ()) -> None:
+    """Removes from `model` what `cut` removes, and from the state of its optimizers.
+
+    Parameters stay the objects that they are; flags, modes, hooks, dtype, device and memory format stay too. Nothing is
+    checked against the masked original here: `prune_` does that.
+
+    Raises:
+        PruningError: the cut is for another network, or an optimizer holds state that cannot be carried; nothing has
+            changed then.
+    """
+    commit_(model, cut, optimizers=tuple(optimizers), max_error=None)
+
+
+def commit_(model: nn.Module, cut: Cut, *, optimizers: tuple[Optimizer, ...], max_error: float | None) -> Journal:
+    """`apply_`, giving the journal by which it can be rolled back."""
+    tensors = _checked(model, cut)
+    new = {name: take(tensors[name].data, mask) for name, mask in cut.masks.items()}
+    grads = {name: take(g, cut.masks[name]) for name in new if (g := tensors[name].grad) is not None}
+    by_tensor = {tensors[name]: mask for name, mask in cut.masks.items()}
+    states = [(state, key, value) for opt in optimizers for state, key, value in cut_states(opt, by_tensor)]
+    old_sizes = {attribute: read(model, attribute) for attribute in cut.sizes}
+    journal = Journal()
+    try:
+        _resize_attributes(journal, model, cut)
+        for name, value in new.items():
+            _swap_data(journal, tensors[name], value, grads.get(name))
+        for state, key, value in states:
+            journal.write(_setter(state, key, value), _setter(state, key, state[key]))
+        _drop_modules(journal, model, cut.dropped, optimizers)
+        _note_structure(journal, model, cut, old_sizes, max_error)
+    except BaseException:
+        journal.roll_back()
+        raise
+    return journal
+
+
+def _checked(model: nn.Module, cut: Cut) -> dict[str, Tensor]:
+    tensors = tensors_of(model)
+    for name, mask in cut.masks.items():
+        have = tuple(tensors[name].shape) if name in tensors else None
+        if have != tuple(mask.shape):
+            raise PruningError(
+                f"the cut is for {name!r} of shape {tuple(mask.shape)}, but the network has {have or 'no such tensor'}: "
+                "trace this network and plan anew"
+            )
+    return tensors
+
+
+def _setter(state: dict[str, object], key: str, value: object) -> Callable[[], object]:
+    return lambda: state.__setitem__(key, value)
+
+
+def _swap_data(journal: Journal, tensor: Tensor, value: Tensor, grad: Tensor | None) -> None:
+    old_value, old_grad = tensor.data, tensor.grad
+
+    def put(data: Tensor, gradient: Tensor | None) -> None:
+        tensor.grad = None  # torch compares shapes when either is set
+        tensor.data = data
+        tensor.grad = gradient
+
+    journal.write(lambda: put(value, grad), lambda: put(old_value, old_grad))
+
+
+def _resize_attributes(journal: Journal, model: nn.Module, cut: Cut) -> None:
+    for attribute, value in cut.sizes.items():
+        old = read(model, attribute)
+        journal.write(
+            lambda a=attribute, v=value: write_(model, a, v),  # type: ignore[misc]
+            lambda a=attribute, v=old: write_(model, a, v),  # type: ignore[misc]
+        )
+    for module, sizes in stated_sizes(model, cut).items():
+        for name, value in sizes.items():
+            before = getattr(module, name)
+            journal.write(
+                lambda m=module, n=name, v=value: setattr(m, n, v),  # type: ignore[misc]
+                lambda m=module, n=name, v=before: setattr(m, n, v),  # type: ignore[misc]
+            )
+
+
+def stated_sizes(model: nn.Module, cut: Cut) -> Mapping[nn.Module, Mapping[str, SizeValue]]:
+    """What each torch.nn layer that `cut` changes will state about its own size."""
+    stated = {}
+    for path in dict.fromkeys(name.rpartition(".")[0] for name in cut.masks):
+        module = model.get_submodule(path)
+        prefix = f"{path}." if path else ""
+        shapes = {
+            name: kept_shape(mask) if (mask := cut.masks.get(prefix + name)) is not None else tuple(tensor.shape)
+            for name, tensor in tensors_of(module).items()
+        }
+        groups = next((v for a, v in cut.sizes.items() if (a.module, a.name) == (path, "groups")), None)
+        stated[module] = declared(module, shapes, groups)
+    return stated
+
+
+def _drop_modules(journal: Journal, model: nn.Module, paths: tuple[str, ...], optimizers: tuple[Optimizer, ...]) -> None:
+    gone = {p for path in paths for p in model.get_submodule(path).parameters()}
+    for path in paths:
+        parent, _, name = path.rpartition(".")
+        holder = model.get_submodule(parent)._modules
+        journal.write(
+            lambda h=holder, n=name: h.__setitem__(n, nn.Identity()),  # type: ignore[misc]
+            lambda h=holder, n=name, m=holder[name]: h.__setitem__(n, m),  # type: ignore[misc]
+        )
+    for optimizer in optimizers if gone else ():
+        without_parameters(optimizer, gone, journal.write)
+
+
+def _note_structure(
+    journal: Journal, model: nn.Module, cut: Cut, old_sizes: Mapping[Attribute, int], max_error: float | None
+) -> None:
+    before = structure_of(model)
+    after = (before or Structure()).followed_by(cut, old_sizes, max_error)
+    journal.write(lambda: remember_(model, after), lambda: remember_(model, before))
+
+
+@contextmanager
+def resized(model: nn.Module, cut: Cut) -> Iterator[None]:
+    """Within, the attributes of `model` have the sizes that `cut` gives them; its tensors are untouched."""
+    journal = Journal()
+    try:
+        _resize_attributes(journal, model, cut)
+        yield
+    finally:
+        journal.roll_back()

@@ -1,0 +1,180 @@
+"""The proof of a cut: the masked original and the pruned network answer alike.
+
+The *masked original* is the dense network with every removed element of every tensor set to zero, where the ops that mix
+channels (LayerNorm, GroupNorm, means over channels) run over the kept ones only.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from seg_pruning.surgery.apply import resized
+from seg_pruning.surgery.cut import Cut, take
+from seg_pruning.surgery.errors import PruningError
+from seg_pruning.surgery.graph import ChannelGraph
+from seg_pruning.surgery.inputs import Inputs, flatten_tensors, map_tensors
+from seg_pruning.surgery.labels import LabelSet
+from seg_pruning.surgery.ledger import Site
+from seg_pruning.surgery.trace import eval_mode, repeatable, tensors_of
+
+TOLERANCE = 1e-4
+"""Largest difference that passes, relative to the largest magnitude of the output: float32 sums in another order."""
+
+Keep = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What was compared: the largest difference relative to the largest output, and the error of a network that broke."""
+
+    max_error: float
+    failure: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Whether the two networks answer alike."""
+        return not self.failure and self.max_error <= TOLERANCE
+
+
+def certify(
+    model: nn.Module, graph: ChannelGraph, cut: Cut, inputs: Inputs, tensors: Mapping[str, Tensor] | None = None
+) -> Certificate:
+    """Compares the masked original with the pruned network; `model` itself is not changed.
+
+    Args:
+        model: the network before the cut.
+        graph: its graph.
+        cut: what is to be removed.
+        inputs: what it is called with.
+        tensors: values to use for its parameters and buffers; its own by default. Half precision is raised to float32.
+    """
+    values = {name: _raised(t) for name, t in (tensors or tensors_of(model)).items()}
+    raised = inputs.map(_raised)
+    masked = masked_output(model, graph, cut, raised, values)
+    try:
+        pruned = pruned_output(model, cut, raised, values)
+    except Exception as error:  # noqa: BLE001 - whatever a pruned network raises is the reason that it is refused
+        return Certificate(float("inf"), f"{type(error).__name__}: {error}")
+    return Certificate(difference(masked, pruned))
+
+
+def _raised(tensor: Tensor) -> Tensor:
+    half = tensor.dtype in (torch.float16, torch.bfloat16)
+    return tensor.detach().float() if half else tensor.detach()
+
+
+def difference(expected: Sequence[Tensor], got: Sequence[Tensor]) -> float:
+    """The largest absolute difference of two outputs, relative to the largest magnitude of each tensor; inf if they do not fit."""
+    if [t.shape for t in expected] != [t.shape for t in got]:
+        return float("inf")
+    worst = 0.0
+    for a, b in zip(expected, got, strict=True):
+        if a.numel() == 0:
+            continue
+        x, y = a.double(), b.double()
+        gap = (x - y).abs().max().item()
+        scale = x.abs().max().item()
+        error = 0.0 if gap == 0.0 else gap / scale if scale else float("inf")
+        worst = max(worst, error if np.isfinite(error) else float("inf"))
+    return worst
+
+
+def pruned_output(model: nn.Module, cut: Cut, inputs: Inputs, tensors: Mapping[str, Tensor]) -> list[Tensor]:
+    """What the network answers once cut, computed with cut copies of `tensors`."""
+    small = {name: take(t, cut.masks[name]) if name in cut.masks else t for name, t in tensors.items()}
+    with eval_mode(model), repeatable(), resized(model, cut):
+        return flatten_tensors(functional_call(model, small, inputs.args, dict(inputs.kwargs)))
+
+
+def masked_output(
+    model: nn.Module, graph: ChannelGraph, cut: Cut, inputs: Inputs, tensors: Mapping[str, Tensor]
+) -> list[Tensor]:
+    """What the dense network answers with every removed element set to zero."""
+    masked = {
+        name: torch.where(cut.masks[name].to(t.device), t, torch.zeros_like(t)) if name in cut.masks else t
+        for name, t in tensors.items()
+    }
+    mode = _MaskedSites(graph, graph.keep(cut.plan))
+    with eval_mode(model), repeatable(), mode:
+        return flatten_tensors(functional_call(model, masked, inputs.args, dict(inputs.kwargs)))
+
+
+def _mask(labels: LabelSet, keep: Keep, shape: Sequence[int]) -> Tensor:
+    mask = np.ones(tuple(shape), dtype=bool)
+    for array in labels:
+        mask &= keep[array]
+    return torch.from_numpy(mask)
+
+
+class _MaskedSites(TorchDispatchMode):
+    """Runs the ops that mix channels on the kept ones, and puts zeros where the others were."""
+
+    def __init__(self, graph: ChannelGraph, keep: Keep) -> None:
+        super().__init__()
+        self.trace = graph.trace
+        self.keep = keep
+        self.at = 0
+
+    def __torch_dispatch__(
+        self,
+        func: torch._ops.OpOverload,
+        types: object,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401 - an op gives anything
+        kwargs = kwargs or {}
+        site = self._site(str(func))
+        return func(*args, **kwargs) if site is None else self._over_kept(site, func, args, kwargs)
+
+    def _site(self, op: str) -> Site | None:
+        at, self.at = self.at, self.at + 1
+        if at >= len(self.trace.ops) or self.trace.ops[at] != op:
+            raise PruningError(
+                f"the network does not run the same ops each time: op {at} was "
+                f"{self.trace.ops[at] if at < len(self.trace.ops) else 'missing'} and is now {op}; a network whose ops depend on "
+                "chance or on a counter cannot be traced"
+            )
+        site = self.trace.sites.get(at)
+        if site is None or all(self.keep[a].all() for labels in site.inputs for a in labels):
+            return None
+        return site
+
+    def _over_kept(
+        self, site: Site, func: torch._ops.OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:  # noqa: ANN401
+        labels = iter(site.inputs)
+        small_args, small_kwargs = map_tensors((args, kwargs), lambda t: take(t, _mask(next(labels), self.keep, t.shape)))
+        out = func(*_fit(func, args, small_args), **small_kwargs)
+        outputs = iter(site.outputs)
+        return map_tensors(out, lambda t: self._spread(t, next(outputs)))
+
+    def _spread(self, small: Tensor, labels: LabelSet) -> Tensor:
+        if not labels:
+            return small
+        shape = list(small.shape)
+        for array in labels:
+            shape = [max(size, wide) for size, wide in zip(shape, array.shape, strict=True)]
+        mask = _mask(labels, self.keep, shape).to(small.device)
+        full = torch.zeros(shape, dtype=small.dtype, device=small.device)
+        full[mask] = small.reshape(-1)
+        return full
+
+
+def _fit(func: torch._ops.OpOverload, args: tuple[Any, ...], small: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The plain ints of a norm's arguments, made to fit the kept channels."""
+    packet = func.overloadpacket
+    if packet is torch.ops.aten.native_layer_norm:
+        x = small[0]
+        return (x, tuple(x.shape[x.ndim - len(args[1]) :]), *small[2:])
+    if packet is torch.ops.aten.native_group_norm:
+        channels = small[0].shape[1]
+        groups = channels if args[6] == args[4] else args[6]
+        return (*small[:4], channels, args[5], groups, *small[7:])
+    return small

@@ -1,0 +1,203 @@
+"""Convolutions and matrix products: the contracted dim is tied, the others pass."""
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import flop_registry
+
+from seg_pruning.surgery.labels import LabelArray, LabelSet, along, span, touching
+from seg_pruning.surgery.ledger import Call, Ledger, Work
+from seg_pruning.surgery.rules.registry import rule
+
+aten = torch.ops.aten
+
+
+def _macs(call: Call) -> int:
+    """Multiply-accumulates as torch counts them (it counts two FLOPs for each)."""
+    count = flop_registry[call.func.overloadpacket]
+    arguments = dict(call.arguments)
+    positional = [arguments.pop(a.name) for a in call.func._schema.arguments if not a.kwarg_only and a.name in arguments]
+    return int(count(*positional, **arguments, out_val=call.outputs[0])) // 2
+
+
+# -- convolution -------------------------------------------------------------------------------------------------
+
+
+@rule(aten.convolution)
+def convolution(ledger: Ledger, call: Call) -> tuple[LabelSet, ...]:
+    """The input's channels are tied to the weight's input side; the output carries its output side."""
+    x, weight = call["input"], call["weight"]
+    _pin_non_channels(ledger, call)
+    if call["groups"] == 1:
+        made = _dense(ledger, call)
+    elif weight.shape[1] == 1 and not call["transposed"] or weight.shape[0] == call["groups"] and weight.shape[1] == 1:
+        made = _depthwise(ledger, call)
+    else:
+        made = _grouped(ledger, call)
+    ledger.work.append(Work(_macs(call), ledger.labels(weight)))
+    if made is None:
+        ledger.pin(ledger.labels(x) + ledger.labels(weight), f"{call.name} reads a weight whose channels are not known")
+        return ((),)
+    if call["bias"] is not None and len(made) > 1:
+        ledger.meet(made, ledger.vector(call["bias"], 0), f"the bias of {call.name} is fixed")
+    return ((along(made, 1, x.ndim),) if len(made) > 1 else (),)
+
+
+def _pin_non_channels(ledger: Ledger, call: Call) -> None:
+    x, weight = call["input"], call["weight"]
+    spatial = range(2, weight.ndim)
+    for array in touching(ledger.labels(weight), spatial):
+        ledger.role(array, "spatial")
+        ledger.pin(array, "the extent of a kernel")
+    ledger.pin(touching(ledger.labels(x), [0, *range(2, x.ndim)]), f"{call.name} slides over it")
+
+
+def _sides(ledger: Ledger, call: Call) -> tuple[int, int]:
+    """The dims of the weight that make the output's channels and that read the input's; their roles are noted."""
+    out, read = (1, 0) if call["transposed"] else (0, 1)
+    ledger.role(ledger.vector(call["weight"], out), "out")
+    ledger.role(ledger.vector(call["weight"], read), "in")
+    return out, read
+
+
+def _dense(ledger: Ledger, call: Call) -> LabelArray | None:
+    x, weight = call["input"], call["weight"]
+    out, read = _sides(ledger, call)
+    ledger.meet(
+        ledger.vector(x, 1), ledger.vector(weight, read), f"{call.name} reads or holds channels that are fixed"
+    )
+    if weight.shape[out] == 1:
+        return np.zeros(1, dtype=np.int64)
+    return ledger.vector(weight, out)
+
+
+def _depthwise(ledger: Ledger, call: Call) -> LabelArray | None:
+    """One input channel for each group: it leaves with all the filters that read it, and `groups` follows."""
+    x, weight, groups = call["input"], call["weight"], call["groups"]
+    made = ledger.vector(weight, 0)
+    ledger.role(made, "out")
+    read = ledger.vector(x, 1)
+    if made is None or read is None:
+        ledger.pin(made if made is not None else read, f"{call.name} reads or holds channels that are fixed")
+        return made
+    ledger.tie(made.reshape(groups, -1), read.reshape(groups, 1))
+    ledger.demand(call, groups, read)
+    return made
+
+
+def _grouped(ledger: Ledger, call: Call) -> LabelArray | None:
+    """Each group keeps as many inputs, and as many filters, as every other; which ones may differ."""
+    x, weight, groups = call["input"], call["weight"], call["groups"]
+    outer = ledger.vector(weight, 0)
+    joint = next((a for a in ledger.labels(weight) if span(a) == (0, 1)), None)
+    if outer is None or joint is None:
+        _want_joint(ledger, weight)
+        return None
+    read = ledger.vector(x, 1)
+    grid = joint.reshape(groups, -1, weight.shape[1])  # (group, row of the weight, column of the weight)
+    if call["transposed"]:
+        made = ledger.fresh(groups * weight.shape[1])
+        ledger.tie(grid, made.reshape(groups, 1, -1))
+        ledger.role(outer, "in")
+        ledger.role(joint, "out")
+        ledger.meet(outer, read, f"{call.name} reads channels that are fixed")
+        rows = (outer, made)
+    else:
+        made = outer
+        ledger.role(outer, "out")
+        ledger.role(joint, "in")
+        if read is None:
+            ledger.pin(joint, f"{call.name} reads channels that are fixed")
+        else:
+            ledger.tie(grid, read.reshape(groups, 1, -1))
+        rows = (made, np.ascontiguousarray(grid[:, 0]))
+    for row in rows:
+        ledger.equal_rows(row.reshape(groups, -1), f"{call.name} has {groups} groups of equal width")
+    return made
+
+
+def _want_joint(ledger: Ledger, weight: Tensor) -> None:
+    """Asks for the two channel dims of the parameter behind `weight` to be labelled together in the next pass."""
+    read, made = ledger.vector(weight, 1), ledger.vector(weight, 0)
+    if read is None or made is None:
+        return
+    source, other = ledger.minted(int(read[0])), ledger.minted(int(made[0]))
+    if source is not None and other is not None and source.tensor == other.tensor:
+        ledger.wanted_joint[source.tensor] = (*other.dims, *source.dims)
+
+
+# -- matrix products ---------------------------------------------------------------------------------------------
+
+
+def contract(
+    ledger: Ledger, call: Call, a: tuple[LabelSet, tuple[int, ...]], b: tuple[LabelSet, tuple[int, ...]], dim: int
+) -> LabelSet:
+    """The labels of a product summed over `dim`, of two tensors whose dims are laid out in one common space.
+
+    Arrays that span the contracted dim end there; they may span other dims only if both operands label those too.
+    """
+    merged = ledger.merge([a, b], len(a[1]), call.name)
+    ended = [array for array in merged if dim in span(array)]
+    for array in ended:
+        if any(a[1][d] == 1 or b[1][d] == 1 for d in span(array)):
+            ledger.pin(array, f"{call.name} contracts a jointly labelled dim")
+    return tuple(array.take([0], axis=dim) if dim in span(array) else array for array in merged if span(array) != (dim,))
+
+
+def product(ledger: Ledger, call: Call, a: Tensor, b: Tensor) -> LabelSet:
+    """The labels of `a @ b` for matrices `(..., i, k)` and `(..., k, j)`, in the space `(..., i, k, j)`."""
+    la = tuple(np.expand_dims(array, array.ndim) for array in ledger.labels(a))
+    lb = tuple(np.expand_dims(array, array.ndim - 2) for array in ledger.labels(b))
+    shapes = (*a.shape, 1), (*b.shape[:-2], 1, *b.shape[-2:])
+    space = a.ndim + 1
+    merged = contract(ledger, call, (la, shapes[0]), (lb, shapes[1]), space - 2)
+    ledger.work.append(Work(_macs(call), _distinct(la, lb)))
+    _note_roles(ledger, a, b)
+    made = _drop(merged, space - 2)
+    contracted = [array for array in (*la, *lb) if space - 2 in span(array)]
+    # A weight's removed columns are zero; two activations may hold anything where a channel is masked.
+    if contracted and all(ledger.role_of(array) != "in" for array in contracted):
+        ledger.site(call, (made,))
+    return made
+
+
+def _note_roles(ledger: Ledger, a: Tensor, b: Tensor) -> None:
+    for weight, read, made in ((a, a.ndim - 1, a.ndim - 2), (b, b.ndim - 2, b.ndim - 1)):
+        ledger.role(ledger.vector(weight, made), "out")
+        ledger.role(ledger.vector(weight, read), "in")
+
+
+def _distinct(a: LabelSet, b: LabelSet) -> LabelSet:
+    """The arrays of both operands, those that span the same dims once: they are tied."""
+    by_span = {span(array): array for array in (*a, *b)}
+    return tuple(by_span.values())
+
+
+def _drop(labels: LabelSet, dim: int) -> LabelSet:
+    return tuple(array.squeeze(dim) for array in labels if array.shape[dim] == 1)
+
+
+@rule(aten.mm, aten.bmm)
+def mm(ledger: Ledger, call: Call) -> tuple[LabelSet, ...]:
+    """A matrix product, batched or not."""
+    return (product(ledger, call, call["self"], call["mat2"]),)
+
+
+@rule(aten.addmm, aten.baddbmm)
+def addmm(ledger: Ledger, call: Call) -> tuple[LabelSet, ...]:
+    """A matrix product plus a tensor that broadcasts, such as a bias."""
+    a, b = [call.arguments[name] for name in (("mat1", "mat2") if "mat1" in call.arguments else ("batch1", "batch2"))]
+    made = product(ledger, call, a, b)
+    bias = call["self"]
+    out = call.outputs[0]
+    return (ledger.merge([(made, out.shape), (ledger.labels(bias), bias.shape)], out.ndim, call.name),)
+
+
+@rule(aten.mv, aten.dot)
+def mv(ledger: Ledger, call: Call) -> tuple[LabelSet, ...]:
+    """A matrix or a vector times a vector."""
+    a, b = call.tensors[0], call.tensors[1]
+    row = tuple(array.reshape((1,) * (a.ndim - 1) + (-1,)) for array in ledger.labels(b))
+    shape = (1,) * (a.ndim - 1) + tuple(b.shape)
+    merged = contract(ledger, call, (ledger.labels(a), tuple(a.shape)), (row, shape), a.ndim - 1)
+    return (_drop(merged, a.ndim - 1),)

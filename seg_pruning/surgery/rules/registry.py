@@ -1,0 +1,56 @@
+"""The table from ops to rules, and what happens to an op that has none."""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import torch
+
+from seg_pruning.surgery.labels import LabelSet
+from seg_pruning.surgery.ledger import Call, Ledger
+
+Rule: TypeAlias = Callable[[Ledger, Call], tuple[LabelSet, ...]]
+
+RULES: dict[torch._ops.OpOverloadPacket, Rule] = {}
+
+
+def rule(*ops: torch._ops.OpOverloadPacket) -> Callable[[Rule], Rule]:
+    """Registers a function as the rule of `ops`, for all their overloads."""
+
+    def register(function: Rule) -> Rule:
+        RULES.update(dict.fromkeys(ops, function))
+        return function
+
+    return register
+
+
+def _find(func: torch._ops.OpOverload) -> Rule | None:
+    if (found := RULES.get(func.overloadpacket)) is not None:
+        return found
+    packet = RULES.get(_functional(func))
+    if packet is not None:
+        return packet
+    return POINTWISE[0] if torch.Tag.pointwise in func.tags and POINTWISE else None
+
+
+def _functional(func: torch._ops.OpOverload) -> torch._ops.OpOverloadPacket | None:
+    """The op of which `func` is the in-place form: `aten.relu` of `aten.relu_`."""
+    name = func.overloadpacket.__name__
+    if not name.endswith("_") or name.endswith("__"):
+        return None
+    return getattr(torch.ops.aten, name[:-1], None)
+
+
+POINTWISE: list[Rule] = []
+"""The rule of every op that carries the `pointwise` tag."""
+
+
+def apply_rule(ledger: Ledger, call: Call) -> None:
+    """Passes labels through one op; without a rule, everything that it touches is pinned."""
+    labelled = [t for t in call.tensors if ledger.labels(t)]
+    found = _find(call.func)
+    if found is not None:
+        for tensor, labels in zip(call.outputs, found(ledger, call), strict=False):
+            ledger.set(tensor, labels)
+        return
+    for tensor in labelled:
+        ledger.pin(ledger.labels(tensor), f"{call.name} has no rule")

@@ -1,0 +1,221 @@
+"""One forward pass of a network, read op by op: which channels are tied, which are pinned, which sizes follow."""
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from seg_pruning.surgery.errors import PruningError
+from seg_pruning.surgery.inputs import ExampleInputs, Inputs, flatten_tensors
+from seg_pruning.surgery.ledger import Blocks, Call, Demand, Ledger, Mint, Role, Site, Work
+from seg_pruning.surgery.labels import LabelArray
+from seg_pruning.surgery.rules import apply_rule
+from seg_pruning.surgery.sizes import Attribute, tracked_sizes
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What one pass said, as plain data.
+
+    Attributes:
+        shapes: dense shape of each parameter and buffer, by name.
+        parameters: names of the parameters, in the module's order.
+        ran: names of the tensors that some op read.
+        count: number of labels; `FIXED` is label 0.
+        ops: names of all ops, in order: a second pass must run the same.
+    """
+
+    shapes: Mapping[str, tuple[int, ...]]
+    parameters: tuple[str, ...]
+    ran: frozenset[str]
+    count: int
+    mints: tuple[Mint, ...]
+    roles: Mapping[int, Role]
+    ties: tuple[tuple[LabelArray, LabelArray], ...]
+    pins: tuple[tuple[LabelArray, str], ...]
+    blocks: tuple[Blocks, ...]
+    demands: tuple[Demand, ...]
+    work: tuple[Work, ...]
+    sites: Mapping[int, Site]
+    ops: tuple[str, ...]
+
+    @cached_property
+    def parameter_set(self) -> frozenset[str]:
+        """The names of `parameters`, for look-up."""
+        return frozenset(self.parameters)
+
+
+class _Functions(TorchFunctionMode):
+    """Sees each torch function as Python calls it, with the ints that it passes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.frames: list[tuple[object, Sequence[int]]] = []
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:  # noqa: ANN401 - a torch function gives anything
+        kwargs = kwargs or {}
+        self.frames.append((func, _ints((args, kwargs))))
+        try:
+            return func(*args, **kwargs)
+        finally:
+            self.frames.pop()
+
+
+def _ints(value: object) -> list[int]:
+    """All ints in nested tuples, lists and dicts, in order."""
+    if isinstance(value, bool):
+        return []
+    if isinstance(value, int):
+        return [value]
+    if isinstance(value, Mapping):
+        value = tuple(value.values())
+    return [i for entry in value for i in _ints(entry)] if isinstance(value, tuple | list) else []
+
+
+class _Ops(TorchDispatchMode):
+    """Sees each ATen op after it ran and lets its rule write into the ledger."""
+
+    def __init__(self, ledger: Ledger, functions: _Functions) -> None:
+        super().__init__()
+        self.ledger = ledger
+        self.functions = functions
+
+    def __torch_dispatch__(
+        self,
+        func: torch._ops.OpOverload,
+        types: object,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401 - an op gives anything
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        self.ledger.ops.append(str(func))
+        tensors = tuple(flatten_tensors((args, kwargs)))
+        names = (self.ledger.named(tensor) for tensor in tensors)
+        self.ledger.ran.update(name for name in names if name is not None)
+        function, ints = self.functions.frames[-1] if self.functions.frames else (None, ())
+        call = Call(func, _arguments(func, args, kwargs), tensors, tuple(flatten_tensors(out)), function, ints)
+        apply_rule(self.ledger, call)
+        return out
+
+
+def _arguments(func: torch._ops.OpOverload, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    schema = func._schema.arguments
+    given = {argument.name: value for argument, value in zip(schema, args, strict=False)}
+    rest = {a.name: kwargs.get(a.name, a.default_value) for a in schema if a.name not in given}
+    return {**given, **rest}
+
+
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Within, every module of `model` is in eval mode and no gradient is recorded; then each has its own mode again."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        with torch.no_grad():
+            model.eval()
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+@contextmanager
+def repeatable() -> Iterator[None]:
+    """Within, the same random numbers each time, no compiled code and no autocast; the caller's generators are untouched."""
+    with ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng(devices=range(torch.cuda.device_count())))
+        stack.enter_context(torch.compiler.set_stance("force_eager"))
+        for device in {"cpu", *(["cuda"] if torch.cuda.is_available() else [])}:
+            stack.enter_context(torch.autocast(device, enabled=False))
+        torch.manual_seed(0)
+        yield
+
+
+def _one_pass(model: nn.Module, inputs: Inputs, joint: dict[str, tuple[int, ...]]) -> Ledger:
+    ledger = Ledger(joint=joint)
+    for name, tensor in itertools.chain(model.named_parameters(), model.named_buffers()):
+        ledger.mint(name, tensor)
+    functions = _Functions()
+    with eval_mode(model), repeatable(), tracked_sizes(model), functions, _Ops(ledger, functions):
+        output = model(*inputs.args, **inputs.kwargs)
+    _pin_ends(ledger, inputs, output)
+    return ledger
+
+
+def _pin_ends(ledger: Ledger, inputs: Inputs, output: object) -> None:
+    reached = flatten_tensors(output)
+    if not reached:
+        raise PruningError(
+            f"the network returned no tensor but {type(output).__name__}; it must return a tensor, or a tuple, list, dict "
+            "or dataclass that holds tensors"
+        )
+    for tensor in (*reached, *inputs.tensors):
+        ledger.pin(ledger.labels(tensor), "reaches the output")
+
+
+def record(model: nn.Module, example_inputs: ExampleInputs) -> Trace:
+    """Runs `model` once (twice where it holds grouped convolutions) and gives what the rules said; `model` is untouched.
+
+    Raises:
+        PruningError: the network cannot be run on `example_inputs`, or returns no tensor.
+    """
+    inputs = Inputs.of(example_inputs)
+    ledger = Ledger()
+    joint: dict[str, tuple[int, ...]] = {}
+    while True:
+        ledger = _run(model, inputs, joint)
+        wanted = {name: dims for name, dims in ledger.wanted_joint.items() if name not in joint}
+        if not wanted:
+            break
+        joint = {**joint, **wanted}
+    named = dict(itertools.chain(model.named_parameters(), model.named_buffers()))
+    return Trace(
+        shapes={name: tuple(tensor.shape) for name, tensor in named.items()},
+        parameters=tuple(name for name, _ in model.named_parameters()),
+        ran=frozenset(ledger.ran),
+        count=ledger.count,
+        mints=tuple(ledger.mints),
+        roles=ledger.roles,
+        ties=tuple(ledger.ties),
+        pins=tuple(ledger.pins),
+        blocks=(*ledger.blocks, *_blocks_of_demands(ledger.demands)),
+        demands=tuple(ledger.demands),
+        work=tuple(ledger.work),
+        sites=ledger.sites,
+        ops=tuple(ledger.ops),
+    )
+
+
+def _blocks_of_demands(demands: Sequence[Demand]) -> list[Blocks]:
+    """One attribute that sizes several axes keeps them equal."""
+    by_attribute: dict[Attribute, list[LabelArray]] = {}
+    for demand in demands:
+        by_attribute.setdefault(demand.attribute, []).append(demand.labels)
+    return [Blocks(np.stack(axes), f"{attribute} sizes several axes") for attribute, axes in by_attribute.items() if len(axes) > 1]
+
+
+def _run(model: nn.Module, inputs: Inputs, joint: dict[str, tuple[int, ...]]) -> Ledger:
+    try:
+        return _one_pass(model, inputs, joint)
+    except PruningError:
+        raise
+    except Exception as error:
+        raise PruningError(
+            f"the network does not run on the example inputs of shapes {inputs.shapes}: {type(error).__name__}: {error}; "
+            "give example_inputs that its forward takes: a tensor, a tuple of arguments or a dict of keyword arguments"
+        ) from error
+
+
+def tensors_of(model: nn.Module) -> dict[str, Tensor]:
+    """All parameters and buffers by the first name under which they stand."""
+    return dict(itertools.chain(model.named_parameters(), model.named_buffers()))

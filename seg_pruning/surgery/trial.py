@@ -1,0 +1,112 @@
+"""Whatever the rules believe, each group is tried before it is offered."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from seg_pruning.surgery.certificate import certify
+from seg_pruning.surgery.cut import plan_cut
+from seg_pruning.surgery.errors import PruningError
+from seg_pruning.surgery.graph import ChannelGraph, ChannelGroup
+from seg_pruning.surgery.grouping import Policy
+from seg_pruning.surgery.inputs import ExampleInputs, Inputs
+from seg_pruning.surgery.plan import Plan
+from seg_pruning.surgery.trace import record, tensors_of
+
+_SEED = 20240412
+
+
+def trace(model: nn.Module, example_inputs: ExampleInputs) -> ChannelGraph:
+    """The channel graph of `model`: what leaves together, what stays and why. The network is untouched.
+
+    Each group that is offered has been cut once, at random and unevenly, on random values, and the result equalled the masked
+    original. A group that broke is pinned, and the error is its reason.
+
+    Args:
+        model: any module that runs.
+        example_inputs: a tensor, a tuple of arguments or a dict of keyword arguments; small ones are faster.
+
+    Raises:
+        PruningError: the network cannot be run on `example_inputs`, or runs different ops each time.
+    """
+    inputs = Inputs.of(example_inputs)
+    trial = _Trial(model, inputs, _random_values(tensors_of(model)))
+    recorded = record(model, example_inputs)
+    graph = ChannelGraph(recorded)
+    while failed := trial.failures(graph, graph.prunable):
+        graph = ChannelGraph(recorded, _stricter(graph, failed))
+    return graph
+
+
+def random_plan(graph: ChannelGraph, groups: Sequence[ChannelGroup] | None = None, *, seed: int = 0) -> Plan:
+    """A legal plan that cuts each of `groups` (all prunable ones by default) at its own random ratio."""
+    rng = np.random.default_rng(seed)
+    chosen = graph.prunable if groups is None else groups
+    kept = {group.name: _random_kept(group, rng) for group in chosen}
+    return Plan(kept, {group.name: group.size for group in chosen})
+
+
+def _random_kept(group: ChannelGroup, rng: np.random.Generator) -> tuple[int, ...]:
+    width = len(group.rows[0])
+    count = int(np.clip(round(width * rng.uniform(0.1, 0.9)), 1, width - 1))
+    return tuple(sorted(int(i) for row in group.rows for i in rng.choice(row, count, replace=False)))
+
+
+def _random_values(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Values near the network's own, but none zero and no two alike: a wrong index cannot hide behind fresh ones and zeros."""
+    generator = torch.Generator().manual_seed(_SEED)
+    return {name: _disturbed(tensor.detach(), generator) for name, tensor in tensors.items()}
+
+
+def _disturbed(tensor: Tensor, generator: torch.Generator) -> Tensor:
+    if not tensor.is_floating_point() or tensor.ndim == 0:
+        return tensor
+    noise = torch.randn(tensor.shape, generator=generator).to(tensor.device)
+    scale = 0.2 * tensor.float().square().mean().sqrt().clamp(min=0.1 / max(1, tensor[0].numel()) ** 0.5)
+    value = tensor.float() + scale * noise
+    return (value.abs() if bool((tensor >= 0).all()) else value).to(tensor.dtype)
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """Cuts on copies, to find the groups that break."""
+
+    model: nn.Module
+    inputs: Inputs
+    values: dict[str, Tensor]
+
+    def failures(self, graph: ChannelGraph, groups: Sequence[ChannelGroup]) -> dict[str, str]:
+        """The groups that cannot be cut, with the reason: all at once, halving on failure."""
+        if not groups or not (error := self._error(graph, groups)):
+            return {}
+        if len(groups) == 1:
+            return {groups[0].name: error}
+        middle = len(groups) // 2
+        found = self.failures(graph, groups[:middle]) | self.failures(graph, groups[middle:])
+        return found or {group.name: f"breaks together with other groups: {error}" for group in groups}
+
+    def _error(self, graph: ChannelGraph, groups: Sequence[ChannelGroup]) -> str:
+        try:
+            cut = plan_cut(graph, random_plan(graph, groups, seed=_SEED))
+        except PruningError as error:
+            return str(error)
+        certificate = certify(self.model, graph, cut, self.inputs, self.values)
+        if certificate.passed:
+            return ""
+        return certificate.failure or f"a trial cut changed the output by {certificate.max_error:.1e}"
+
+
+def _stricter(graph: ChannelGraph, failed: dict[str, str]) -> Policy:
+    """Ties the columns of a failed group's blocks; a group without untied blocks is pinned."""
+    policy = graph.policy
+    for name, reason in failed.items():
+        labels = graph.units_of(name)
+        blocks = graph.grouping.blocks[int(graph.grouping.group[labels[0]])]
+        if blocks:
+            policy = replace(policy, tied_blocks=policy.tied_blocks | set(blocks))
+        else:
+            policy = replace(policy, pins=(*policy.pins, (labels, f"tried and refused: {reason}")))
+    return policy
