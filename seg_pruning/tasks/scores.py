@@ -105,7 +105,7 @@ class SegmentationScores(Metric):
         return {name: value.float() for name, value in scores.items()}
 
     def per_image(self) -> dict[str, Tensor]:
-        """Gives each image's ``dice`` and ``iou``, float64 ``(images,)``; means over classes where several."""
+        """Gives each image's ``dice`` and ``iou``, float64 ``(images,)``, the mean over its classes."""
         dice, iou = dice_and_iou(dim_zero_cat(self.counts).cpu())
         return {"dice": dice.mean(1), "iou": iou.mean(1)}
 

@@ -117,7 +117,7 @@ class SemanticSegmentation(BaseTask):
         weights_only: bool | None = None,
         **arguments: Any,
     ) -> Self:
-        """Gives the task of a checkpoint as `BaseTask.load_from_checkpoint` does; fetches no pretrained weights."""
+        """Gives the task of a checkpoint as `BaseTask` does, and fetches no pretrained weights."""
         arguments.setdefault("encoder_weights", None)  # the checkpoint's own weights replace them at once
         return super().load_from_checkpoint(
             checkpoint_path, map_location, hparams_file, strict, weights_only, **arguments

@@ -6,7 +6,7 @@ from seg_pruning.tasks.scores import SegmentationScores, dice_and_iou
 
 
 def oracle(predicted, mask, classes):
-    """Dice and IoU by sets of pixels, `(images, classes, 2)` and `(classes, 2)`; of one class the foreground."""
+    """Dice and IoU by sets of pixels, `(images, classes, 2)` and `(classes, 2)`; one class: foreground."""
     indices = [1] if classes == 1 else range(classes)
 
     def both(a, b):
