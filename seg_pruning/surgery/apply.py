@@ -44,7 +44,9 @@ def apply_(model: nn.Module, cut: Cut, *, optimizers: Iterable[Optimizer] = ()) 
     commit_(model, cut, optimizers=tuple(optimizers), max_error=None)
 
 
-def commit_(model: nn.Module, cut: Cut, *, optimizers: tuple[Optimizer, ...], max_error: float | None) -> Journal:
+def commit_(
+    model: nn.Module, cut: Cut, *, optimizers: tuple[Optimizer, ...], max_error: float | None
+) -> Journal:
     """`apply_`, giving the journal by which it can be rolled back."""
     tensors = _checked(model, cut)
     new = {name: take(tensors[name].data, mask) for name, mask in cut.masks.items()}
@@ -117,7 +119,9 @@ def stated_sizes(model: nn.Module, cut: Cut) -> Mapping[nn.Module, Mapping[str, 
         module = model.get_submodule(path)
         prefix = f"{path}." if path else ""
         shapes = {
-            name: kept_shape(mask) if (mask := cut.masks.get(prefix + name)) is not None else tuple(tensor.shape)
+            name: kept_shape(mask)
+            if (mask := cut.masks.get(prefix + name)) is not None
+            else tuple(tensor.shape)
             for name, tensor in tensors_of(module).items()
         }
         groups = next((v for a, v in cut.sizes.items() if (a.module, a.name) == (path, "groups")), None)
@@ -125,7 +129,9 @@ def stated_sizes(model: nn.Module, cut: Cut) -> Mapping[nn.Module, Mapping[str, 
     return stated
 
 
-def _drop_modules(journal: Journal, model: nn.Module, paths: tuple[str, ...], optimizers: tuple[Optimizer, ...]) -> None:
+def _drop_modules(
+    journal: Journal, model: nn.Module, paths: tuple[str, ...], optimizers: tuple[Optimizer, ...]
+) -> None:
     gone = {p for path in paths for p in model.get_submodule(path).parameters()}
     for path in paths:
         parent, _, name = path.rpartition(".")

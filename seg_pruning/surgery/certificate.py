@@ -44,7 +44,11 @@ class Certificate:
 
 
 def certify(
-    model: nn.Module, graph: ChannelGraph, cut: Cut, inputs: Inputs, tensors: Mapping[str, Tensor] | None = None
+    model: nn.Module,
+    graph: ChannelGraph,
+    cut: Cut,
+    inputs: Inputs,
+    tensors: Mapping[str, Tensor] | None = None,
 ) -> Certificate:
     """Compares the masked original with the pruned network; `model` itself is not changed.
 
@@ -55,17 +59,18 @@ def certify(
         inputs: what it is called with.
         tensors: values to use for its parameters and buffers; its own by default. Half precision is raised to float32.
     """
-    values = {name: _raised(t) for name, t in (tensors or tensors_of(model)).items()}
-    raised = inputs.map(_raised)
-    masked = masked_output(model, graph, cut, raised, values)
+    values = {name: raised(t) for name, t in (tensors or tensors_of(model)).items()}
+    small = inputs.map(raised)
+    masked = masked_output(model, graph, cut, small, values)
     try:
-        pruned = pruned_output(model, cut, raised, values)
+        pruned = pruned_output(model, cut, small, values)
     except Exception as error:  # noqa: BLE001 - whatever a pruned network raises is the reason that it is refused
         return Certificate(float("inf"), f"{type(error).__name__}: {error}")
     return Certificate(difference(masked, pruned))
 
 
-def _raised(tensor: Tensor) -> Tensor:
+def raised(tensor: Tensor) -> Tensor:
+    """`tensor` without gradient, half precision as float32: sums of halves differ too much to prove anything."""
     half = tensor.dtype in (torch.float16, torch.bfloat16)
     return tensor.detach().float() if half else tensor.detach()
 
@@ -150,7 +155,9 @@ class _MaskedSites(TorchDispatchMode):
         self, site: Site, func: torch._ops.OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:  # noqa: ANN401
         labels = iter(site.inputs)
-        small_args, small_kwargs = map_tensors((args, kwargs), lambda t: take(t, _mask(next(labels), self.keep, t.shape)))
+        small_args, small_kwargs = map_tensors(
+            (args, kwargs), lambda t: take(t, _mask(next(labels), self.keep, t.shape))
+        )
         out = func(*_fit(func, args, small_args), **small_kwargs)
         outputs = iter(site.outputs)
         return map_tensors(out, lambda t: self._spread(t, next(outputs)))

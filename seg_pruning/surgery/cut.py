@@ -44,7 +44,11 @@ def take(tensor: Tensor, mask: Tensor) -> Tensor:
             [3, 5]])
     """
     kept = tensor[mask.to(tensor.device)].reshape(kept_shape(mask))
-    if tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last) and not tensor.is_contiguous():
+    if (
+        tensor.ndim == 4
+        and tensor.is_contiguous(memory_format=torch.channels_last)
+        and not tensor.is_contiguous()
+    ):
         return kept.contiguous(memory_format=torch.channels_last)
     return kept
 
@@ -73,7 +77,9 @@ def _ragged_shape(mask: Tensor, total: int) -> list[int]:
     counts = set(alive.sum(1).tolist()) - {0}
     rest = list(kept_shape(mask[alive][0])) if mask.ndim > 2 else []
     if len(counts) != 1 or rows * counts.copy().pop() * int(np.prod(rest)) != total:
-        raise PruningError(f"the cut would leave a ragged tensor of shape {tuple(mask.shape)} with {total} elements")
+        raise PruningError(
+            f"the cut would leave a ragged tensor of shape {tuple(mask.shape)} with {total} elements"
+        )
     return [rows, counts.pop(), *rest]
 
 

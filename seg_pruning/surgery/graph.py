@@ -126,7 +126,8 @@ class ChannelGraph:
             if mint.tensor in by_tensor:
                 by_tensor[mint.tensor].append(mint.labels)
         held = [
-            Amount(int(np.prod(self.trace.shapes[name])), shares.of(arrays)) for name, arrays in by_tensor.items()
+            Amount(int(np.prod(self.trace.shapes[name])), shares.of(arrays))
+            for name, arrays in by_tensor.items()
         ]
         work = [Amount(w.macs, shares.of(w.labels)) for w in self.trace.work]
         return CostModel([group.name for group in self.prunable], params=held, macs=work)
@@ -170,13 +171,19 @@ def check_kept(groups: Mapping[str, ChannelGroup], name: str, kept: Sequence[int
     group = groups.get(name)
     if group is None:
         known = ", ".join(list(groups)[:10])
-        raise PruningError(f"the network has no channel group {name!r}; its groups are {known}{', ...' if len(groups) > 10 else ''}")
+        raise PruningError(
+            f"the network has no channel group {name!r}; its groups are {known}{', ...' if len(groups) > 10 else ''}"
+        )
     if size != group.size:
-        raise PruningError(f"the plan is for {size} channels of {name!r}, which has {group.size}: trace the network and plan anew")
+        raise PruningError(
+            f"the plan is for {size} channels of {name!r}, which has {group.size}: trace the network and plan anew"
+        )
     if len(kept) == group.size:
         return
     if not group.prunable:
-        raise PruningError(f"group {name!r} cannot be pruned: {group.reason}; keep all its {group.size} channels")
+        raise PruningError(
+            f"group {name!r} cannot be pruned: {group.reason}; keep all its {group.size} channels"
+        )
     counts = {len(set(row) & set(kept)) for row in group.rows}
     if len(counts) > 1 or 0 in counts:
         raise PruningError(
@@ -230,7 +237,9 @@ def _list_groups(trace: Trace, grouping: Grouping) -> list[tuple[int, ChannelGro
 def _members_of(trace: Trace, grouping: Grouping, mint: Mint) -> list[tuple[int, Member]]:
     roots = grouping.root[mint.labels].squeeze()
     numbers, index = grouping.group[roots], grouping.index[roots]
-    side: Role = trace.roles.get(int(mint.labels.flat[0]), "vector" if len(trace.shapes[mint.tensor]) == 1 else "out")
+    side: Role = trace.roles.get(
+        int(mint.labels.flat[0]), "vector" if len(trace.shapes[mint.tensor]) == 1 else "out"
+    )
     found = []
     for number in np.unique(numbers).tolist():
         if number != NO_GROUP and mint.tensor in trace.ran:

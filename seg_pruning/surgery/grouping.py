@@ -5,7 +5,6 @@ exactly the same places, so that any of them can be exchanged for any other: the
 a chunk. Groups whose counts are bound to each other by blocks are one group with several rows.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -76,7 +75,9 @@ def group_units(trace: Trace, policy: Policy) -> Grouping:
     loose = {i: root[b.rows] for i, b in enumerate(trace.blocks) if i not in policy.tied_blocks}
     while True:
         bound = {i: rows for i, rows in loose.items() if not pins.flags[rows].all()}
-        bound = {i: rows for i, rows in bound.items() if (np.sort(rows, axis=1) != np.sort(rows[:1], axis=1)).any()}
+        bound = {
+            i: rows for i, rows in bound.items() if (np.sort(rows, axis=1) != np.sort(rows[:1], axis=1)).any()
+        }
         if not _pin_irregular(trace, bound, pins):
             grouping, broken = _assemble(trace, root, pins, bound)
             if not broken:
@@ -114,17 +115,18 @@ def _pin_irregular(trace: Trace, bound: dict[int, LabelArray], pins: _Pins) -> b
     return changed
 
 
-def _hashes(keys: Iterable[str]) -> npt.NDArray[np.uint64]:
-    """A fixed pseudo-random number for each key's position: sums of them tell sets apart."""
-    count = len(list(keys))
+def _numbers(count: int) -> npt.NDArray[np.uint64]:
+    """Fixed pseudo-random numbers: sums of them, modulo 2**64, tell sets of places apart."""
     return np.random.default_rng(20240412).integers(1, 2**63, size=max(count, 1), dtype=np.uint64)
 
 
-def _signatures(trace: Trace, root: LabelArray, pins: _Pins, bound: dict[int, LabelArray]) -> npt.NDArray[np.uint64]:
+def _signatures(
+    trace: Trace, root: LabelArray, pins: _Pins, bound: dict[int, LabelArray]
+) -> npt.NDArray[np.uint64]:
     """For each root, a number made of every place that it touches; 0 where no parameter or buffer holds it."""
     places = [root[mint.labels.reshape(-1)] for mint in trace.mints]
     reasons = list(dict.fromkeys(pins.reason_of.values()))
-    numbers = _hashes([*map(str, range(len(places) + len(bound) + len(reasons)))])
+    numbers = _numbers(len(places) + len(bound) + len(reasons))
     signature = np.zeros(len(root), dtype=np.uint64)
     held = np.zeros(len(root), dtype=bool)
     for roots, number in zip(places, numbers, strict=False):
@@ -132,9 +134,9 @@ def _signatures(trace: Trace, root: LabelArray, pins: _Pins, bound: dict[int, La
         held[roots] = True
     for rows, number in zip(bound.values(), numbers[len(places) :], strict=False):
         signature[rows] += number
+    pinned = np.array(list(pins.reason_of), dtype=np.int64)
     number_of = dict(zip(reasons, numbers[len(places) + len(bound) :], strict=False))
-    for at, reason in pins.reason_of.items():
-        signature[at] += number_of[reason]
+    signature[pinned] += np.array([number_of[reason] for reason in pins.reason_of.values()], dtype=np.uint64)
     return np.where(held, signature, np.uint64(0))
 
 
@@ -171,7 +173,11 @@ def _merge_bound(held: LabelArray, kind: LabelArray, bound: dict[int, LabelArray
 
 
 def _rows_of(
-    trace: Trace, members: list[LabelArray], group: LabelArray, index: LabelArray, bound: dict[int, LabelArray]
+    trace: Trace,
+    members: list[LabelArray],
+    group: LabelArray,
+    index: LabelArray,
+    bound: dict[int, LabelArray],
 ) -> tuple[tuple[LabelArray, ...], tuple[tuple[int, ...], ...], list[tuple[LabelArray, str]]]:
     """The finest blocks of each group; groups whose blocks do not nest are given back as broken."""
     rows = [np.arange(len(roots))[None] for roots in members]
@@ -183,7 +189,9 @@ def _rows_of(
         blocks[at] = (*blocks[at], number)
         finest = _finer(rows[at], mine, len(members[at]))
         if finest is None:
-            broken.append((members[at], f"{trace.blocks[number].reason}, and other blocks of it do not fit these"))
+            broken.append(
+                (members[at], f"{trace.blocks[number].reason}, and other blocks of it do not fit these")
+            )
         else:
             rows[at] = finest
     return tuple(rows), tuple(blocks), broken

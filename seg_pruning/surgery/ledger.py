@@ -211,7 +211,9 @@ class Ledger:
         Arrays that meet on the same dims are tied. A dim of size 1 broadcasts and ties nothing. An array that meets a
         tensor which does not label those dims in the same way is pinned.
         """
-        lifted = [(lift(labels, ndim), (1,) * (ndim - len(shape)) + tuple(shape)) for labels, shape in operands]
+        lifted = [
+            (lift(labels, ndim), (1,) * (ndim - len(shape)) + tuple(shape)) for labels, shape in operands
+        ]
         result: dict[tuple[int, ...], LabelArray] = {}
         for i, (labels, _) in enumerate(lifted):
             for array in labels:

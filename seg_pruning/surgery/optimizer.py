@@ -12,7 +12,9 @@ from seg_pruning.surgery.errors import PruningError
 Write = Callable[[Callable[[], object], Callable[[], object]], None]
 
 
-def cut_states(optimizer: Optimizer, masks: Mapping[Tensor, Tensor]) -> Iterator[tuple[dict[str, Any], str, Tensor]]:
+def cut_states(
+    optimizer: Optimizer, masks: Mapping[Tensor, Tensor]
+) -> Iterator[tuple[dict[str, Any], str, Tensor]]:
     """Each entry of the optimizer's state that changes: the dict that holds it, its key, its new value.
 
     State of a parameter's shape (momentum, moments) is cut by the parameter's mask. A scalar (a step count) stays.
@@ -33,9 +35,15 @@ def _carried(optimizer: Optimizer, key: str, value: object, mask: Tensor) -> boo
     """Whether `value` is to be cut; False where it stays as it is."""
     if isinstance(value, Tensor) and value.shape == mask.shape:
         return True
-    if isinstance(value, Tensor) and value.numel() == 1 or not isinstance(value, Tensor | list | tuple | dict):
+    if (
+        isinstance(value, Tensor)
+        and value.numel() == 1
+        or not isinstance(value, Tensor | list | tuple | dict)
+    ):
         return False
-    shape = f"of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"that is a {type(value).__name__}"
+    shape = (
+        f"of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"that is a {type(value).__name__}"
+    )
     raise PruningError(
         f"{type(optimizer).__name__} keeps state {key!r} {shape} for a parameter of shape {tuple(mask.shape)}, which cannot be "
         "carried through a cut; use an optimizer whose state has the parameter's shape (SGD, Adam, AdamW, RMSprop, ...), or "
@@ -49,7 +57,10 @@ def without_parameters(optimizer: Optimizer, gone: set[Tensor], write: Write) ->
         old = group["params"]
         new = [p for p in old if p not in gone]
         if len(new) != len(old):
-            write(lambda g=group, v=new: g.__setitem__("params", v), lambda g=group, v=old: g.__setitem__("params", v))  # type: ignore[misc]
+            write(
+                lambda g=group, v=new: g.__setitem__("params", v),
+                lambda g=group, v=old: g.__setitem__("params", v),
+            )  # type: ignore[misc]
     for parameter in [p for p in optimizer.state if p in gone]:
         state = optimizer.state[parameter]
         write(

@@ -94,7 +94,9 @@ def _checked_fields(data: object) -> dict[str, Any]:
         raise PruningError(f"a plan is a JSON object, not {type(data).__name__}")
     version = data.get("version")
     if version != VERSION:
-        raise PruningError(f"the plan has version {version!r}; this release reads version {VERSION}: update seg_pruning")
+        raise PruningError(
+            f"the plan has version {version!r}; this release reads version {VERSION}: update seg_pruning"
+        )
     wanted = {"kept": dict, "sizes": dict, "dropped": list}
     for key, kind in wanted.items():
         if not isinstance(data.get(key), kind):

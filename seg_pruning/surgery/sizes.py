@@ -93,7 +93,9 @@ def _of_convolution(module: _ConvNd, weight: tuple[int, ...], groups: int) -> di
     return {"out_channels": first, "in_channels": second}
 
 
-def declared(module: nn.Module, shapes: Mapping[str, tuple[int, ...]], groups: int | None) -> dict[str, SizeValue]:
+def declared(
+    module: nn.Module, shapes: Mapping[str, tuple[int, ...]], groups: int | None
+) -> dict[str, SizeValue]:
     """The sizes that a torch.nn layer states about itself, given the shapes of its own tensors.
 
     Most are never read by a forward pass, but people and exporters read them.

@@ -58,7 +58,12 @@ class Structure:
         """Plain JSON types."""
         sizes = [[a.module, a.name, a.index, *values] for a, values in sorted(self.sizes.items())]
         plans = [
-            {"version": p.version, "kept": {k: list(v) for k, v in p.kept.items()}, "sizes": dict(p.sizes), "dropped": list(p.dropped)}
+            {
+                "version": p.version,
+                "kept": {k: list(v) for k, v in p.kept.items()},
+                "sizes": dict(p.sizes),
+                "dropped": list(p.dropped),
+            }
             for p in self.plans
         ]
         return {"version": VERSION, "plans": plans, "sizes": sizes, "max_error": self.max_error}
@@ -70,8 +75,14 @@ class Structure:
         Raises:
             PruningError: it is of another version or malformed.
         """
-        if not isinstance(data, dict) or not isinstance(data.get("plans"), list) or not isinstance(data.get("sizes"), list):
-            raise PruningError("the structure of a pruned network is a JSON object with 'version', 'plans' and 'sizes'")
+        if (
+            not isinstance(data, dict)
+            or not isinstance(data.get("plans"), list)
+            or not isinstance(data.get("sizes"), list)
+        ):
+            raise PruningError(
+                "the structure of a pruned network is a JSON object with 'version', 'plans' and 'sizes'"
+            )
         if data.get("version") != VERSION:
             raise PruningError(
                 f"the structure has version {data.get('version')!r}; this release reads version {VERSION}: update seg_pruning"
@@ -79,7 +90,9 @@ class Structure:
         sizes = {}
         for entry in data["sizes"]:
             if not _is_size(entry):
-                raise PruningError(f"a rewritten size is [module, attribute, index, dense, now], not {entry!r:.100}")
+                raise PruningError(
+                    f"a rewritten size is [module, attribute, index, dense, now], not {entry!r:.100}"
+                )
             module, name, index, dense, now = entry
             sizes[Attribute(module, name, index)] = (dense, now)
         error = data.get("max_error")
@@ -107,7 +120,9 @@ def remember_(model: nn.Module, structure: Structure | None) -> None:
         vars(model)[_NOTE] = structure
 
 
-def restructure_(model: nn.Module, shapes: Mapping[str, tuple[int, ...]], structure: Structure | None) -> None:
+def restructure_(
+    model: nn.Module, shapes: Mapping[str, tuple[int, ...]], structure: Structure | None
+) -> None:
     """Gives `model` the widths of a state dict, denser or sparser; the values of resized tensors are left undefined.
 
     Call it just before `load_state_dict`. Parameters stay the objects that they are.
@@ -140,7 +155,11 @@ def restructure_(model: nn.Module, shapes: Mapping[str, tuple[int, ...]], struct
 
 def _state_sizes_(model: nn.Module) -> None:
     for module in model.modules():
-        shapes = {name: tuple(t.shape) for name, t in (*module._parameters.items(), *module._buffers.items()) if t is not None}
+        shapes = {
+            name: tuple(t.shape)
+            for name, t in (*module._parameters.items(), *module._buffers.items())
+            if t is not None
+        }
         for name, value in declared(module, shapes, None).items():
             if getattr(module, name) != value:
                 setattr(module, name, value)
@@ -157,7 +176,11 @@ def all_tensors(model: nn.Module) -> dict[str, Tensor]:
 def check_same_network(model: nn.Module, shapes: Mapping[str, tuple[int, ...]], structure: Structure) -> None:
     """Raises where a state dict with these shapes cannot be of a network like `model`."""
     tensors = all_tensors(model)
-    problems = [f"{name}: {len(shapes[name])} dims, not {t.ndim}" for name, t in tensors.items() if name in shapes and len(shapes[name]) != t.ndim]
+    problems = [
+        f"{name}: {len(shapes[name])} dims, not {t.ndim}"
+        for name, t in tensors.items()
+        if name in shapes and len(shapes[name]) != t.ndim
+    ]
     modules = dict(model.named_modules())
     problems += [f"{path}: no such module to drop" for path in structure.dropped if path not in modules]
     for attribute in structure.sizes:
@@ -170,4 +193,3 @@ def check_same_network(model: nn.Module, shapes: Mapping[str, tuple[int, ...]], 
             f"this is the state of another network; {len(problems)} places differ: {'; '.join(problems[:10])}. "
             "Build the network with the arguments it was pruned with"
         )
-

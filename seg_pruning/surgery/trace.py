@@ -61,7 +61,11 @@ class _Functions(TorchFunctionMode):
         self.frames: list[tuple[object, Sequence[int]]] = []
 
     def __torch_function__(
-        self, func: Callable[..., Any], types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        self,
+        func: Callable[..., Any],
+        types: object,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> Any:  # noqa: ANN401 - a torch function gives anything
         kwargs = kwargs or {}
         self.frames.append((func, _ints((args, kwargs))))
@@ -104,12 +108,16 @@ class _Ops(TorchDispatchMode):
         names = (self.ledger.named(tensor) for tensor in tensors)
         self.ledger.ran.update(name for name in names if name is not None)
         function, ints = self.functions.frames[-1] if self.functions.frames else (None, ())
-        call = Call(func, _arguments(func, args, kwargs), tensors, tuple(flatten_tensors(out)), function, ints)
+        call = Call(
+            func, _arguments(func, args, kwargs), tensors, tuple(flatten_tensors(out)), function, ints
+        )
         apply_rule(self.ledger, call)
         return out
 
 
-def _arguments(func: torch._ops.OpOverload, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+def _arguments(
+    func: torch._ops.OpOverload, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> dict[str, Any]:
     schema = func._schema.arguments
     given = {argument.name: value for argument, value in zip(schema, args, strict=False)}
     rest = {a.name: kwargs.get(a.name, a.default_value) for a in schema if a.name not in given}
@@ -201,7 +209,11 @@ def _blocks_of_demands(demands: Sequence[Demand]) -> list[Blocks]:
     by_attribute: dict[Attribute, list[LabelArray]] = {}
     for demand in demands:
         by_attribute.setdefault(demand.attribute, []).append(demand.labels)
-    return [Blocks(np.stack(axes), f"{attribute} sizes several axes") for attribute, axes in by_attribute.items() if len(axes) > 1]
+    return [
+        Blocks(np.stack(axes), f"{attribute} sizes several axes")
+        for attribute, axes in by_attribute.items()
+        if len(axes) > 1
+    ]
 
 
 def _run(model: nn.Module, inputs: Inputs, joint: dict[str, tuple[int, ...]]) -> Ledger:

@@ -5,7 +5,17 @@ output, and decorate it with `@rule(torch.ops.aten.<op>)`. What the rule cannot 
 everything it touches: nothing is ever guessed.
 """
 
-from seg_pruning.surgery.rules import attention, contractions, indexing, joins, norms, pointwise, reductions, spatial, views
+from seg_pruning.surgery.rules import (
+    attention,
+    contractions,
+    indexing,
+    joins,
+    norms,
+    pointwise,
+    reductions,
+    spatial,
+    views,
+)
 from seg_pruning.surgery.rules.registry import RULES, apply_rule
 
 __all__ = [

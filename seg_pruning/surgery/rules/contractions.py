@@ -16,7 +16,9 @@ def _macs(call: Call) -> int:
     """Multiply-accumulates as torch counts them (it counts two FLOPs for each)."""
     count = flop_registry[call.func.overloadpacket]
     arguments = dict(call.arguments)
-    positional = [arguments.pop(a.name) for a in call.func._schema.arguments if not a.kwarg_only and a.name in arguments]
+    positional = [
+        arguments.pop(a.name) for a in call.func._schema.arguments if not a.kwarg_only and a.name in arguments
+    ]
     return int(count(*positional, **arguments, out_val=call.outputs[0])) // 2
 
 
@@ -30,13 +32,21 @@ def convolution(ledger: Ledger, call: Call) -> tuple[LabelSet, ...]:
     _pin_non_channels(ledger, call)
     if call["groups"] == 1:
         made = _dense(ledger, call)
-    elif weight.shape[1] == 1 and not call["transposed"] or weight.shape[0] == call["groups"] and weight.shape[1] == 1:
+    elif (
+        weight.shape[1] == 1
+        and not call["transposed"]
+        or weight.shape[0] == call["groups"]
+        and weight.shape[1] == 1
+    ):
         made = _depthwise(ledger, call)
     else:
         made = _grouped(ledger, call)
     ledger.work.append(Work(_macs(call), ledger.labels(weight)))
     if made is None:
-        ledger.pin(ledger.labels(x) + ledger.labels(weight), f"{call.name} reads a weight whose channels are not known")
+        ledger.pin(
+            ledger.labels(x) + ledger.labels(weight),
+            f"{call.name} reads a weight whose channels are not known",
+        )
         return ((),)
     if call["bias"] is not None and len(made) > 1:
         ledger.meet(made, ledger.vector(call["bias"], 0), f"the bias of {call.name} is fixed")
@@ -64,7 +74,9 @@ def _dense(ledger: Ledger, call: Call) -> LabelArray | None:
     x, weight = call["input"], call["weight"]
     out, read = _sides(ledger, call)
     ledger.meet(
-        ledger.vector(x, 1), ledger.vector(weight, read), f"{call.name} reads or holds channels that are fixed"
+        ledger.vector(x, 1),
+        ledger.vector(weight, read),
+        f"{call.name} reads or holds channels that are fixed",
     )
     if weight.shape[out] == 1:
         return np.zeros(1, dtype=np.int64)
@@ -130,7 +142,11 @@ def _want_joint(ledger: Ledger, weight: Tensor) -> None:
 
 
 def contract(
-    ledger: Ledger, call: Call, a: tuple[LabelSet, tuple[int, ...]], b: tuple[LabelSet, tuple[int, ...]], dim: int
+    ledger: Ledger,
+    call: Call,
+    a: tuple[LabelSet, tuple[int, ...]],
+    b: tuple[LabelSet, tuple[int, ...]],
+    dim: int,
 ) -> LabelSet:
     """The labels of a product summed over `dim`, of two tensors whose dims are laid out in one common space.
 
@@ -141,7 +157,11 @@ def contract(
     for array in ended:
         if any(a[1][d] == 1 or b[1][d] == 1 for d in span(array)):
             ledger.pin(array, f"{call.name} contracts a jointly labelled dim")
-    return tuple(array.take([0], axis=dim) if dim in span(array) else array for array in merged if span(array) != (dim,))
+    return tuple(
+        array.take([0], axis=dim) if dim in span(array) else array
+        for array in merged
+        if span(array) != (dim,)
+    )
 
 
 def product(ledger: Ledger, call: Call, a: Tensor, b: Tensor) -> LabelSet:
@@ -186,7 +206,10 @@ def mm(ledger: Ledger, call: Call) -> tuple[LabelSet, ...]:
 @rule(aten.addmm, aten.baddbmm)
 def addmm(ledger: Ledger, call: Call) -> tuple[LabelSet, ...]:
     """A matrix product plus a tensor that broadcasts, such as a bias."""
-    a, b = [call.arguments[name] for name in (("mat1", "mat2") if "mat1" in call.arguments else ("batch1", "batch2"))]
+    a, b = [
+        call.arguments[name]
+        for name in (("mat1", "mat2") if "mat1" in call.arguments else ("batch1", "batch2"))
+    ]
     made = product(ledger, call, a, b)
     bias = call["self"]
     out = call.outputs[0]

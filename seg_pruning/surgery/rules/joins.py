@@ -13,7 +13,9 @@ from seg_pruning.surgery.rules.registry import rule
 aten = torch.ops.aten
 
 
-def _concatenate(ledger: Ledger, pieces: Sequence[tuple[LabelSet, tuple[int, ...]]], dim: int, what: str) -> LabelSet:
+def _concatenate(
+    ledger: Ledger, pieces: Sequence[tuple[LabelSet, tuple[int, ...]]], dim: int, what: str
+) -> LabelSet:
     """Arrays that span `dim` are laid end to end; the others meet as in an element-wise op."""
     ndim = len(pieces[0][1])
     across = [(tuple(a for a in labels if dim not in span(a)), shape) for labels, shape in pieces]
@@ -120,7 +122,9 @@ def slice_(ledger: Ledger, call: Call) -> tuple[LabelSet, ...]:
     return (tuple(cut),)
 
 
-def _size_slice(ledger: Ledger, call: Call, array: LabelArray, dim: int, bounds: tuple[int, int, int]) -> None:
+def _size_slice(
+    ledger: Ledger, call: Call, array: LabelArray, dim: int, bounds: tuple[int, int, int]
+) -> None:
     start, stop, step = bounds
     size, length = array.shape[dim], stop - start
     if step == 1 and length > 0 and size % length == 0 and start % length == 0 and span(array) == (dim,):

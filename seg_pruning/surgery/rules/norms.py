@@ -17,7 +17,12 @@ def _tie_affine(ledger: Ledger, call: Call, channels: LabelArray | None, names: 
             ledger.meet(channels, ledger.vector(tensor, 0), f"{call.name} normalises channels that are fixed")
 
 
-@rule(aten.native_batch_norm, aten._native_batch_norm_legit_no_training, aten._native_batch_norm_legit, aten.cudnn_batch_norm)
+@rule(
+    aten.native_batch_norm,
+    aten._native_batch_norm_legit_no_training,
+    aten._native_batch_norm_legit,
+    aten.cudnn_batch_norm,
+)
 def batch_norm(ledger: Ledger, call: Call) -> tuple[LabelSet, ...]:
     """Each channel by itself; over the batch's own statistics it mixes whatever else is labelled."""
     x = call.tensors[0]
@@ -56,8 +61,12 @@ def layer_norm(ledger: Ledger, call: Call) -> tuple[LabelSet, ...]:
     for name in ("weight", "bias"):
         tensor: Tensor | None = call[name]
         if tensor is not None:
-            normalised = tuple(a.reshape(a.shape[first:]) for a in touching(ledger.labels(x), range(first, x.ndim)))
-            ledger.merge([(normalised, tensor.shape), (ledger.labels(tensor), tensor.shape)], tensor.ndim, call.name)
+            normalised = tuple(
+                a.reshape(a.shape[first:]) for a in touching(ledger.labels(x), range(first, x.ndim))
+            )
+            ledger.merge(
+                [(normalised, tensor.shape), (ledger.labels(tensor), tensor.shape)], tensor.ndim, call.name
+            )
     mixed = touching(ledger.labels(x), range(first, x.ndim))
     for array in mixed:
         dims = span(array)

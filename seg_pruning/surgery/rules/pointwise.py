@@ -47,7 +47,9 @@ def overwrite(ledger: Ledger, call: Call) -> tuple[LabelSet, ...]:
     return pointwise(ledger, call)
 
 
-@rule(aten.zeros, aten.ones, aten.full, aten.empty, aten.new_zeros, aten.new_ones, aten.new_full, aten.new_empty)
+@rule(
+    aten.zeros, aten.ones, aten.full, aten.empty, aten.new_zeros, aten.new_ones, aten.new_full, aten.new_empty
+)
 def constant(ledger: Ledger, call: Call) -> tuple[LabelSet, ...]:
     """All elements are alike, so any of them may leave; the trial finds a size that does not follow."""
     return (ledger.free(call.outputs[0].shape),)

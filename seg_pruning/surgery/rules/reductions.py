@@ -45,14 +45,20 @@ def _without(array: LabelArray, dims: tuple[int, ...], *, keepdim: bool) -> Labe
 def reduce(ledger: Ledger, call: Call) -> tuple[LabelSet, ...]:
     """Labelled dims that are reduced vanish; the op is noted, because it must be taken over the kept ones."""
     if len(call.tensors) > 1:
-        return (ledger.merge([(ledger.labels(t), t.shape) for t in call.tensors], call.outputs[0].ndim, call.name),)
+        return (
+            ledger.merge(
+                [(ledger.labels(t), t.shape) for t in call.tensors], call.outputs[0].ndim, call.name
+            ),
+        )
     dims, keepdim = _dims(call), bool(call.arguments.get("keepdim"))
     labels = ledger.labels(call.tensors[0])
     ended = touching(labels, dims)
     for array in ended:
         if not set(span(array)) <= set(dims):
             ledger.pin(array, f"{call.name} reduces a jointly labelled dim")
-    kept = tuple(_without(array, dims, keepdim=keepdim) for array in labels if not set(span(array)) & set(dims))
+    kept = tuple(
+        _without(array, dims, keepdim=keepdim) for array in labels if not set(span(array)) & set(dims)
+    )
     if ended and len(call.outputs) == 2 and call.outputs[1].dtype == torch.int64:
         ledger.pin(ended, f"{call.name} answers with the number of a channel")
     if ended:

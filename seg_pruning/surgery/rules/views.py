@@ -31,7 +31,9 @@ def _follow_sizes(ledger: Ledger, call: Call, array: LabelArray, old: Shape, new
             continue
         if len([d for d in before if old[d] > 1]) == 1 and len(split) > 1:
             columns = np.moveaxis(array, split[-1], -1)
-            ledger.equal_rows(columns.reshape(-1, new[split[-1]]), f"{call.name} splits the axis in equal parts")
+            ledger.equal_rows(
+                columns.reshape(-1, new[split[-1]]), f"{call.name} splits the axis in equal parts"
+            )
         ledger.demand(call, new[split[-1]], _line(array, split[-1]))
 
 

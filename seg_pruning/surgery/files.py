@@ -1,0 +1,154 @@
+"""A pruned network as one file: safetensors, with the structure as JSON in its metadata; never a pickle."""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from seg_pruning.surgery.errors import PruningError
+from seg_pruning.surgery.structure import Structure, all_tensors, remember_, restructure_, structure_of
+
+VERSION = 1
+_KEY = "seg_pruning"
+
+
+def save_pruned(model: nn.Module, path: str | os.PathLike[str]) -> None:
+    """Writes the tensors and the structure of `model`, dense or pruned, to a safetensors file.
+
+    The file appears under its name only when it is whole.
+    """
+    state = {
+        name: tensor.detach().cpu().contiguous()
+        for name, tensor in model.state_dict().items()
+        if isinstance(tensor, Tensor)
+    }
+    stored, aliases = _without_shared(model.state_dict(), state)
+    structure = structure_of(model)
+    note = {
+        "version": VERSION,
+        "structure": None if structure is None else structure.to_dict(),
+        "aliases": aliases,
+        "hash": _hash(stored),
+    }
+    _write_whole(Path(path), stored, {_KEY: json.dumps(note)})
+
+
+def _without_shared(
+    live: Mapping[str, Tensor], state: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tied tensors are stored once: the tensors, and for each other name the one it stands for."""
+    first: dict[tuple[int, tuple[int, ...], tuple[int, ...]], str] = {}
+    stored, aliases = {}, {}
+    for name, tensor in state.items():
+        original = live[name]
+        key = (original.data_ptr(), tuple(original.shape), tuple(original.stride()))
+        twin = first.setdefault(key, name) if original.numel() else name
+        if twin == name:
+            stored[name] = tensor.clone() if tensor.untyped_storage().nbytes() != tensor.nbytes else tensor
+        else:
+            aliases[name] = twin
+    return stored, aliases
+
+
+def _write_whole(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    os.close(handle)
+    try:
+        save_file(tensors, name, metadata=metadata)
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _hash(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+    return digest.hexdigest()
+
+
+def load_pruned_(model: nn.Module, path: str | os.PathLike[str]) -> Structure | None:
+    """Makes a freshly built dense network the pruned one that `save_pruned` wrote; gives its structure.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        PruningError: the file is truncated, altered, of a newer version or of another network; `model` is untouched then.
+    """
+    tensors, note = _read(Path(path))
+    structure = _structure(note, path)
+    state = {**tensors, **{name: tensors[twin] for name, twin in note["aliases"].items()}}
+    _check_names(model, state, structure, path)
+    restructure_(model, {name: tuple(tensor.shape) for name, tensor in state.items()}, structure)
+    model.load_state_dict(state)
+    remember_(model, structure)
+    return structure
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except (SafetensorError, OSError, ValueError) as error:
+        raise PruningError(f"{path} is truncated or no safetensors file: {error}") from error
+    if _KEY not in metadata:
+        raise PruningError(f"{path} was not written by save_pruned: its metadata has no {_KEY!r}")
+    note = _note(metadata[_KEY], path)
+    if note["hash"] != _hash(tensors):
+        raise PruningError(f"{path} is damaged: its tensors do not have the hash that was written with them")
+    return tensors, note
+
+
+def _note(text: str, path: Path) -> dict[str, Any]:
+    try:
+        note = json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise PruningError(f"{path} has metadata that is not JSON: {error}") from error
+    version = note.get("version") if isinstance(note, dict) else None
+    if version != VERSION:
+        raise PruningError(
+            f"{path} has version {version!r}; this release reads version {VERSION}: update seg_pruning"
+        )
+    if not isinstance(note.get("aliases"), dict) or not isinstance(note.get("hash"), str):
+        raise PruningError(f"{path} has metadata without 'aliases' and 'hash'")
+    return dict(note)
+
+
+def _structure(note: Mapping[str, Any], path: str | os.PathLike[str]) -> Structure | None:
+    try:
+        return None if note.get("structure") is None else Structure.from_dict(note["structure"])
+    except PruningError as error:
+        raise PruningError(f"{path}: {error}") from error
+
+
+def _check_names(
+    model: nn.Module, state: Mapping[str, Tensor], structure: Structure | None, path: object
+) -> None:
+    dropped = () if structure is None else structure.dropped
+    wanted = {name for name in model.state_dict() if not any(name.startswith(f"{p}.") for p in dropped)}
+    missing, unknown = sorted(wanted - set(state)), sorted(set(state) - wanted)
+    if missing or unknown:
+        raise PruningError(
+            f"{path} is of another network: {len(missing)} tensors of this one are not in it ({', '.join(missing[:5])}), "
+            f"{len(unknown)} in it are not in this one ({', '.join(unknown[:5])}). Build the network with the arguments it was pruned with"
+        )
+    present = all_tensors(model)
+    other = [n for n, t in state.items() if n in present and present[n].dtype != t.dtype]
+    if other:
+        raise PruningError(
+            f"{path} holds other dtypes than the network for {', '.join(other[:10])}; convert the network first"
+        )

@@ -1,0 +1,106 @@
+"""A certified cut: planned, written, proved, or rolled back."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.func import functional_call
+from torch.optim import Optimizer
+
+from seg_pruning.surgery.apply import commit_
+from seg_pruning.surgery.certificate import TOLERANCE, certify, difference, masked_output, raised
+from seg_pruning.surgery.cut import Cut, plan_cut
+from seg_pruning.surgery.errors import PruningError
+from seg_pruning.surgery.graph import ChannelGraph
+from seg_pruning.surgery.inputs import Inputs, flatten_tensors
+from seg_pruning.surgery.plan import Plan
+from seg_pruning.surgery.structure import Structure, remember_, structure_of
+from seg_pruning.surgery.trace import eval_mode, repeatable, tensors_of
+
+
+@dataclass(frozen=True)
+class Operation:
+    """What was done: the cut, and the largest relative error between the masked original and the pruned network."""
+
+    cut: Cut
+    max_error: float
+
+
+def operate_(
+    model: nn.Module,
+    graph: ChannelGraph,
+    plan: Plan,
+    inputs: Inputs,
+    *,
+    optimizers: tuple[Optimizer, ...] = (),
+) -> Operation:
+    """Cuts `model` by `plan`, proves that it answers like the masked original, or leaves all as it was.
+
+    Args:
+        model: the network, in any mode; modes, flags, hooks and parameter identity survive.
+        graph: its graph.
+        plan: what is kept.
+        inputs: what the two networks are compared on.
+        optimizers: optimizers whose state is cut too.
+
+    Raises:
+        PruningError: the plan does not fit, an optimizer's state cannot be carried, or the pruned network does not
+            answer like the masked original; the message names the groups.
+    """
+    cut = plan_cut(graph, plan)
+    values = {name: raised(tensor) for name, tensor in tensors_of(model).items()}
+    expected = masked_output(model, graph, cut, inputs.map(raised), values)
+    if not all(bool(torch.isfinite(t).all()) for t in expected):
+        raise PruningError(
+            "the network's output on the example inputs is not finite: nothing can be proved about a cut of it"
+        )
+    del values
+    journal = commit_(model, cut, optimizers=optimizers, max_error=0.0)
+    error, failure = _error_now(model, inputs, expected)
+    if failure or not error <= TOLERANCE:
+        journal.roll_back()
+        raise PruningError(
+            _refusal(model, graph, plan, inputs, failure or f"relative error {error:.1e} > {TOLERANCE:.0e}")
+        )
+    _note_error(model, error)
+    return Operation(cut, error)
+
+
+def _error_now(model: nn.Module, inputs: Inputs, expected: list[torch.Tensor]) -> tuple[float, str]:
+    values = {name: raised(tensor) for name, tensor in tensors_of(model).items()}
+    small = inputs.map(raised)
+    try:
+        with eval_mode(model), repeatable():
+            got = flatten_tensors(functional_call(model, values, small.args, dict(small.kwargs)))
+    except Exception as error:  # noqa: BLE001 - whatever the pruned network raises is the reason for the roll-back
+        return float("inf"), f"{type(error).__name__}: {error}"
+    return difference(expected, got), ""
+
+
+def _note_error(model: nn.Module, error: float) -> None:
+    structure = structure_of(model) or Structure()
+    worst = None if structure.max_error is None else max(structure.max_error, error)
+    remember_(model, Structure(structure.plans, structure.sizes, worst))
+
+
+def _refusal(model: nn.Module, graph: ChannelGraph, plan: Plan, inputs: Inputs, why: str) -> str:
+    guilty = _blame(model, graph, plan, inputs, tuple(plan.kept))
+    return (
+        f"the pruned network does not answer like the masked original ({why}); it was rolled back. "
+        f"Groups that cause it: {', '.join(guilty[:10]) or 'only all of them together'}. Protect them with protect=(...)"
+    )
+
+
+def _blame(
+    model: nn.Module, graph: ChannelGraph, plan: Plan, inputs: Inputs, names: tuple[str, ...]
+) -> tuple[str, ...]:
+    """The groups whose part of the plan breaks the network by itself."""
+    part = Plan({n: plan.kept[n] for n in names}, {n: plan.sizes[n] for n in names})
+    if certify(model, graph, plan_cut(graph, part), inputs).passed:
+        return ()
+    if len(names) == 1:
+        return names
+    middle = len(names) // 2
+    return _blame(model, graph, plan, inputs, names[:middle]) + _blame(
+        model, graph, plan, inputs, names[middle:]
+    )
