@@ -1,0 +1,44 @@
+"""The state in which a network is measured: eval mode, with everything put back afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from seg_pruning.surgery.inputs import Inputs
+
+
+@contextmanager
+def evaluating(*models: nn.Module) -> Iterator[None]:
+    """Eval mode inside; afterwards every module has its own mode again, also where some differed."""
+    modes = [(module, module.training) for model in models for module in model.modules()]
+    try:
+        for model in models:
+            model.eval()
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+@contextmanager
+def keeping_rng(device: torch.device) -> Iterator[None]:
+    """Random numbers drawn inside (by dropout that ignores eval mode) change none of those drawn later."""
+    accelerators = [] if device.type == "cpu" else [device]
+    with torch.random.fork_rng(accelerators, device_type="cuda" if device.type == "cpu" else device.type):
+        yield
+
+
+def device_of(model: nn.Module, inputs: Inputs) -> torch.device:
+    """Where `model` runs: the device of its first parameter or buffer, or else of the first input."""
+    first = next(iter([*model.parameters(), *model.buffers()]), inputs.tensors[0])
+    return first.device
+
+
+def dtype_of(model: nn.Module, inputs: Inputs) -> torch.dtype:
+    """What `model` computes in: the dtype of its first floating parameter, or else of such an input."""
+    tensors = [*model.parameters(), *inputs.tensors]
+    return next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), torch.float32)

@@ -1,0 +1,1 @@
+"""Which channels leave, and when."""
