@@ -1,12 +1,14 @@
 """Which samples train, which choose, and which are only for the end: pure functions of names."""
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 
 from seg_pruning.data.errors import refuse
+from seg_pruning.data.samples import SUFFIXES
 
 # Fixed, and not a run's seed: runs with other seeds are compared on the same images.
 SPLIT_SEED = 0
@@ -43,17 +45,9 @@ class Split:
                 absent,
                 f"Add their files, or take their names out; {len(present)} samples are there.",
             )
-        everywhere = [name for members in parts.values() for name in members]
-        shared = (
-            sorted({name for name in everywhere if everywhere.count(name) > 1})
-            if _repeats(everywhere)
-            else []
-        )
+        counts = Counter(name for members in parts.values() for name in members)
+        shared = [name for name, count in counts.items() if count > 1]
         refuse(f"samples are named more than once in {source}", shared, "Keep each in one part only.")
-
-
-def _repeats(names: Sequence[str]) -> bool:
-    return len(set(names)) < len(names)
 
 
 def carve(names: Iterable[str], fraction: float) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -69,7 +63,7 @@ def carve(names: Iterable[str], fraction: float) -> tuple[tuple[str, ...], tuple
 
     Example:
         >>> carve("abcde", 0.4)
-        (('b', 'd', 'e'), ('a', 'c'))
+        (('a', 'b', 'd'), ('c', 'e'))
     """
     ordered = sorted(names)
     if not 0 < fraction < 1:
@@ -98,5 +92,5 @@ def read_names(path: Path) -> tuple[str, ...]:
 
 
 def _without_suffix(name: str) -> str:
-    known = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-    return Path(name).stem if name.lower().endswith(known) else name
+    path = Path(name)
+    return path.stem if path.suffix.lower() in SUFFIXES else name

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from random import Random
 
 import numpy as np
 import torch
@@ -52,7 +53,8 @@ class Augmentation:
         Raises:
             ValueError: The pipeline changed the size.
         """
-        self.pipeline.set_random_seed(seed)
+        # One stream for all: `set_random_seed` would give each transform the same numbers, so that all act or none.
+        self.pipeline.set_random_state(np.random.default_rng(seed), Random(seed))
         result = self.pipeline(image=image, mask=mask)
         if result["image"].shape != image.shape or result["mask"].shape != mask.shape:
             raise ValueError(
