@@ -8,7 +8,8 @@ only.
 from seg_pruning.data.base import BaseDataModule
 from seg_pruning.data.decode import MaskRule
 from seg_pruning.data.folder import FolderData
+from seg_pruning.data.images import ImageFolder
 from seg_pruning.data.kvasir import KvasirSEG
 from seg_pruning.data.synthetic import SyntheticPolyps
 
-__all__ = ["BaseDataModule", "FolderData", "KvasirSEG", "MaskRule", "SyntheticPolyps"]
+__all__ = ["BaseDataModule", "FolderData", "ImageFolder", "KvasirSEG", "MaskRule", "SyntheticPolyps"]

@@ -56,14 +56,12 @@ class BaseDataModule(L.LightningDataModule, ABC):
         augment: bool | A.Compose = True,
     ) -> None:
         super().__init__()
-        self.image_size = (image_size, image_size) if isinstance(image_size, int) else image_size
-        self.batch_size = _at_least("batch_size", batch_size, 1)
-        self.num_workers = _at_least("num_workers", num_workers, 0)
-        self.seed = _at_least("seed", seed, 0)
+        self.image_size = two_sides(image_size)
+        self.batch_size = at_least("batch_size", batch_size, 1)
+        self.num_workers = at_least("num_workers", num_workers, 0)
+        self.seed = at_least("seed", seed, 0)
         self.augmentation = _augmentation(augment)
         self._parts: Parts | None = None
-        for side in self.image_size:
-            _at_least("image_size", side, 1)
 
     @abstractmethod
     def load_parts(self) -> Parts:
@@ -122,7 +120,26 @@ def _augmentation(choice: bool | A.Compose) -> Augmentation | None:
     return Augmentation(choice)
 
 
-def _at_least(name: str, value: int, least: int) -> int:
+def two_sides(image_size: int | tuple[int, int]) -> tuple[int, int]:
+    """Height and width.
+
+    Raises:
+        ValueError: One of them is below 1.
+
+    Example:
+        >>> two_sides(128)
+        (128, 128)
+    """
+    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    return at_least("image_size", height, 1), at_least("image_size", width, 1)
+
+
+def at_least(name: str, value: int, least: int) -> int:
+    """`value`, an argument called `name`, unless it is too small.
+
+    Raises:
+        ValueError: It is.
+    """
     if value < least:
         raise ValueError(f"Expected `{name}` to be at least {least}, but got {value}.")
     return value

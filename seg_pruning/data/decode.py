@@ -108,7 +108,29 @@ def read_sample(image: Path, mask: Path, *, rule: MaskRule, size: Sequence[int])
         ids = rule.apply(values)
     except ValueError as error:
         raise SampleError("masks with values outside the classes", f"{mask} ({error})") from error
-    return resize_image(pixels, size), _resize_mask(ids, size)
+    return _resize_image(pixels, size), _resize_mask(ids, size)
+
+
+def read_image(image: Path, *, size: Sequence[int]) -> Pixels:
+    """The decoded and resized image `(H, W, 3)`, RGB, uint8.
+
+    Raises:
+        SampleError: A file that cannot be decoded, or of more than 8 bits.
+    """
+    return _resize_image(_image_pixels(_open(image), image), size)
+
+
+def check_image(image: Path) -> None:
+    """Refuse, after a look at its head only, a file that is no image or of more than 8 bits.
+
+    Raises:
+        SampleError: It is such a file.
+    """
+    try:
+        with Image.open(image) as file:
+            _check_depth(file, image)
+    except (OSError, Image.DecompressionBombError) as error:
+        raise SampleError("files that cannot be decoded", f"{image} ({error})") from error
 
 
 def _by(shape: Sequence[int]) -> str:
@@ -125,10 +147,14 @@ def _open(path: Path) -> Image.Image:
         raise SampleError("files that cannot be decoded", f"{path} ({error})") from error
 
 
-def _image_pixels(file: Image.Image, path: Path) -> Pixels:
+def _check_depth(file: Image.Image, path: Path) -> None:
     if file.mode.startswith(("I", "F")):
         kind = "images of more than 8 bits, whose white point is not known"
         raise SampleError(kind, f"{path} (mode {file.mode})")
+
+
+def _image_pixels(file: Image.Image, path: Path) -> Pixels:
+    _check_depth(file, path)
     return np.asarray(file.convert("RGB"))
 
 
@@ -146,8 +172,8 @@ def _mask_values(file: Image.Image, path: Path, rule: MaskRule) -> npt.NDArray[n
     raise SampleError("masks that are colours and not class ids", f"{path} (mode {file.mode})")
 
 
-def resize_image(pixels: Pixels, size: Sequence[int]) -> Pixels:
-    """`(H, W, 3)` resized to `size`: averaged when it shrinks, bilinear when it grows."""
+def _resize_image(pixels: Pixels, size: Sequence[int]) -> Pixels:
+    """Averaged when it shrinks, bilinear when it grows."""
     shrinks = pixels.shape[0] * pixels.shape[1] > size[0] * size[1]
     how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(pixels, (size[1], size[0]), interpolation=how), dtype=np.uint8)

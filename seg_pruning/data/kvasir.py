@@ -1,6 +1,6 @@
 """Kvasir-SEG: 1000 colonoscopy images with polyps (Jha et al., MMM 2020, arXiv 1911.07069).
 
-The lists in `splits/` hold names of files only. The images are the creators': for research and education.
+The lists in `lists/` hold names of files only. The images are the creators': for research and education.
 """
 
 from pathlib import Path
@@ -17,7 +17,7 @@ from seg_pruning.data.splits import Split, carve, read_names
 
 URL = "https://datasets.simula.no/downloads/kvasir-seg.zip"
 ARCHIVE_FOLDER = "Kvasir-SEG"
-LISTS = Path(__file__).parent / "splits"
+LISTS = Path(__file__).parent / "lists"
 
 
 class KvasirSEG(BaseDataModule):

@@ -53,7 +53,7 @@ class Augmentation:
         Raises:
             ValueError: The pipeline changed the size.
         """
-        # One stream for all: `set_random_seed` gives each transform the same numbers, so that all act or none.
+        # One stream for all: `set_random_seed` gives each transform the same numbers, so all act or none.
         self.pipeline.set_random_state(np.random.default_rng(seed), Random(seed))
         result = self.pipeline(image=image, mask=mask)
         if result["image"].shape != image.shape or result["mask"].shape != mask.shape:
