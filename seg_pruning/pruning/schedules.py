@@ -1,7 +1,7 @@
 """When how much leaves: pure functions of floats, and the epochs at which a cut is due.
 
 A schedule takes the progress in [0, 1] (0 before the first cut, 1 at the last) and the fraction kept in the
-end, and gives the fraction of the way from nothing removed to all of it removed: 0 at 0, 1 at 1, never falling.
+end, and gives the fraction of the way from nothing removed to all of it: 0 at 0, 1 at 1, never falling.
 """
 
 from __future__ import annotations

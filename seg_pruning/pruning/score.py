@@ -52,7 +52,7 @@ def score(
         criterion: A name or a criterion.
         data: Pairs of inputs (as forward takes them: a tensor, a tuple or a dict of keywords) and a target,
             on any device. Only criteria that need gradients read it.
-        loss: Called with the output and the target, gives a scalar. Only criteria that need gradients call it.
+        loss: Called with output and target, gives a scalar. Only criteria that need gradients call it.
 
     Returns:
         Scores by group name, in the order of the graph.
@@ -141,8 +141,8 @@ class RunningScores:
         if self.criterion.gradients and blind:
             named = ", ".join(map(repr, blind[:10])) + (" and others" if len(blind) > 10 else "")
             raise PruningError(
-                f"no parameter of {named} ever had a gradient: unfreeze it, protect it, or choose a criterion "
-                "of weights such as 'l2'"
+                f"no parameter of {named} ever had a gradient: unfreeze it, protect it, or choose one "
+                "of the criteria of weights, such as 'l2'"
             )
         return {name: total / self.count for name, total in self._sums.items()}
 
@@ -220,7 +220,7 @@ def _pair(batch: object) -> tuple[Inputs, object]:
     """The inputs and the target of a batch."""
     if not isinstance(batch, (tuple, list)) or len(batch) != 2:
         raise PruningError(
-            f"expected each item of `data` to be a pair of inputs and target, but got {type(batch).__name__}: "
+            f"expected each item of `data` to be a pair of inputs and target, not {type(batch).__name__}: "
             "pair them, for example ((b['image'], b['mask']) for b in loader)"
         )
     return Inputs.of(batch[0]), batch[1]

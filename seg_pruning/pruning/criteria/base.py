@@ -25,7 +25,7 @@ class Criterion(ABC):
 
     Args:
         members: Which parameter elements of a channel count: "all" that leave with it, the weights that read
-            it included, or only those "out" of which it comes: filters, biases and norms. Buffers never count.
+            it included, or only those "out" of which it comes: filters, biases, norms. Buffers never count.
     """
 
     gradients: ClassVar[bool]

@@ -31,7 +31,7 @@ class Taylor(Criterion):
     channel, so that contributions of opposite sign cancel, as they do in the loss. Over several observations
     (batches, or optimizer steps) the scores are averaged, not s.
 
-    Frozen parameters have no gradient and contribute nothing: a channel with mostly frozen weights scores low.
+    Frozen parameters have no gradient and add nothing: a channel of mostly frozen weights scores low.
 
     Cost: one product with the weights for each observation; no extra pass where training gives the gradients.
 
