@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -34,12 +35,12 @@ class Journal:
 def apply_(model: nn.Module, cut: Cut, *, optimizers: Iterable[Optimizer] = ()) -> None:
     """Removes from `model` what `cut` removes, and from the state of its optimizers.
 
-    Parameters stay the objects that they are; flags, modes, hooks, dtype, device and memory format stay too. Nothing is
-    checked against the masked original here: `prune_` does that.
+    Parameters stay the objects that they are; flags, modes, hooks, dtype, device and memory format stay too.
+    Nothing is checked against the masked original here: `prune_` does that.
 
     Raises:
-        PruningError: the cut is for another network, or an optimizer holds state that cannot be carried; nothing has
-            changed then.
+        PruningError: the cut is for another network, or an optimizer holds state that cannot be carried;
+            nothing has changed then.
     """
     commit_(model, cut, optimizers=tuple(optimizers), max_error=None)
 
@@ -60,7 +61,7 @@ def commit_(
         for name, value in new.items():
             _swap_data(journal, tensors[name], value, grads.get(name))
         for state, key, value in states:
-            journal.write(_setter(state, key, value), _setter(state, key, state[key]))
+            journal.write(partial(state.__setitem__, key, value), partial(state.__setitem__, key, state[key]))
         _drop_modules(journal, model, cut.dropped, optimizers)
         _note_structure(journal, model, cut, old_sizes, max_error)
     except BaseException:
@@ -75,14 +76,11 @@ def _checked(model: nn.Module, cut: Cut) -> dict[str, Tensor]:
         have = tuple(tensors[name].shape) if name in tensors else None
         if have != tuple(mask.shape):
             raise PruningError(
-                f"the cut is for {name!r} of shape {tuple(mask.shape)}, but the network has {have or 'no such tensor'}: "
+                f"the cut is for {name!r} of shape {tuple(mask.shape)}, but the network has "
+                f"{have or 'no such tensor'}: "
                 "trace this network and plan anew"
             )
     return tensors
-
-
-def _setter(state: dict[str, object], key: str, value: object) -> Callable[[], object]:
-    return lambda: state.__setitem__(key, value)
 
 
 def _swap_data(journal: Journal, tensor: Tensor, value: Tensor, grad: Tensor | None) -> None:
@@ -99,17 +97,11 @@ def _swap_data(journal: Journal, tensor: Tensor, value: Tensor, grad: Tensor | N
 def _resize_attributes(journal: Journal, model: nn.Module, cut: Cut) -> None:
     for attribute, value in cut.sizes.items():
         old = read(model, attribute)
-        journal.write(
-            lambda a=attribute, v=value: write_(model, a, v),  # type: ignore[misc]
-            lambda a=attribute, v=old: write_(model, a, v),  # type: ignore[misc]
-        )
+        journal.write(partial(write_, model, attribute, value), partial(write_, model, attribute, old))
     for module, sizes in stated_sizes(model, cut).items():
-        for name, value in sizes.items():
+        for name, stated in sizes.items():
             before = getattr(module, name)
-            journal.write(
-                lambda m=module, n=name, v=value: setattr(m, n, v),  # type: ignore[misc]
-                lambda m=module, n=name, v=before: setattr(m, n, v),  # type: ignore[misc]
-            )
+            journal.write(partial(setattr, module, name, stated), partial(setattr, module, name, before))
 
 
 def stated_sizes(model: nn.Module, cut: Cut) -> Mapping[nn.Module, Mapping[str, SizeValue]]:
@@ -137,8 +129,7 @@ def _drop_modules(
         parent, _, name = path.rpartition(".")
         holder = model.get_submodule(parent)._modules
         journal.write(
-            lambda h=holder, n=name: h.__setitem__(n, nn.Identity()),  # type: ignore[misc]
-            lambda h=holder, n=name, m=holder[name]: h.__setitem__(n, m),  # type: ignore[misc]
+            partial(holder.__setitem__, name, nn.Identity()), partial(holder.__setitem__, name, holder[name])
         )
     for optimizer in optimizers if gone else ():
         without_parameters(optimizer, gone, journal.write)

@@ -1,7 +1,7 @@
 """The proof of a cut: the masked original and the pruned network answer alike.
 
-The *masked original* is the dense network with every removed element of every tensor set to zero, where the ops that mix
-channels (LayerNorm, GroupNorm, means over channels) run over the kept ones only.
+The *masked original* is the dense network with every removed element of every tensor set to zero, where the
+ops that mix channels (LayerNorm, GroupNorm, means over channels) run over the kept ones only.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,14 +25,19 @@ from seg_pruning.surgery.ledger import Site
 from seg_pruning.surgery.trace import eval_mode, repeatable, tensors_of
 
 TOLERANCE = 1e-4
-"""Largest difference that passes, relative to the largest magnitude of the output: float32 sums in another order."""
+"""Largest difference that passes, relative to the largest magnitude of the output: float32 rounds."""
 
 Keep = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """What was compared: the largest difference relative to the largest output, and the error of a network that broke."""
+    """What a comparison found.
+
+    Attributes:
+        max_error: the largest difference, relative to the largest magnitude of the output.
+        failure: the error of a pruned network that did not run; empty where it ran.
+    """
 
     max_error: float
     failure: str = ""
@@ -57,26 +62,27 @@ def certify(
         graph: its graph.
         cut: what is to be removed.
         inputs: what it is called with.
-        tensors: values to use for its parameters and buffers; its own by default. Half precision is raised to float32.
+        tensors: values to use for its parameters and buffers; its own by default. Half precision is raised
+            to float32.
     """
     values = {name: raised(t) for name, t in (tensors or tensors_of(model)).items()}
     small = inputs.map(raised)
     masked = masked_output(model, graph, cut, small, values)
     try:
         pruned = pruned_output(model, cut, small, values)
-    except Exception as error:  # noqa: BLE001 - whatever a pruned network raises is the reason that it is refused
+    except Exception as error:
         return Certificate(float("inf"), f"{type(error).__name__}: {error}")
     return Certificate(difference(masked, pruned))
 
 
 def raised(tensor: Tensor) -> Tensor:
-    """`tensor` without gradient, half precision as float32: sums of halves differ too much to prove anything."""
+    """`tensor` without gradient, half precision as float32: halves are too coarse to prove anything."""
     half = tensor.dtype in (torch.float16, torch.bfloat16)
     return tensor.detach().float() if half else tensor.detach()
 
 
 def difference(expected: Sequence[Tensor], got: Sequence[Tensor]) -> float:
-    """The largest absolute difference of two outputs, relative to the largest magnitude of each tensor; inf if they do not fit."""
+    """The largest difference of two outputs, relative to each tensor's largest; inf if shapes differ."""
     if [t.shape for t in expected] != [t.shape for t in got]:
         return float("inf")
     worst = 0.0
@@ -118,11 +124,11 @@ def _mask(labels: LabelSet, keep: Keep, shape: Sequence[int]) -> Tensor:
     return torch.from_numpy(mask)
 
 
-class _MaskedSites(TorchDispatchMode):
+class _MaskedSites(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Runs the ops that mix channels on the kept ones, and puts zeros where the others were."""
 
     def __init__(self, graph: ChannelGraph, keep: Keep) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.trace = graph.trace
         self.keep = keep
         self.at = 0
@@ -133,7 +139,7 @@ class _MaskedSites(TorchDispatchMode):
         types: object,
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
-    ) -> Any:  # noqa: ANN401 - an op gives anything
+    ) -> Any:
         kwargs = kwargs or {}
         site = self._site(str(func))
         return func(*args, **kwargs) if site is None else self._over_kept(site, func, args, kwargs)
@@ -143,8 +149,8 @@ class _MaskedSites(TorchDispatchMode):
         if at >= len(self.trace.ops) or self.trace.ops[at] != op:
             raise PruningError(
                 f"the network does not run the same ops each time: op {at} was "
-                f"{self.trace.ops[at] if at < len(self.trace.ops) else 'missing'} and is now {op}; a network whose ops depend on "
-                "chance or on a counter cannot be traced"
+                f"{self.trace.ops[at] if at < len(self.trace.ops) else 'missing'} and is now {op}; a network "
+                "whose ops depend on chance or on a counter cannot be traced"
             )
         site = self.trace.sites.get(at)
         if site is None or all(self.keep[a].all() for labels in site.inputs for a in labels):
@@ -153,7 +159,7 @@ class _MaskedSites(TorchDispatchMode):
 
     def _over_kept(
         self, site: Site, func: torch._ops.OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:  # noqa: ANN401
+    ) -> Any:
         labels = iter(site.inputs)
         small_args, small_kwargs = map_tensors(
             (args, kwargs), lambda t: take(t, _mask(next(labels), self.keep, t.shape))

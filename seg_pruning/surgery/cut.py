@@ -65,7 +65,7 @@ def kept_shape(mask: Tensor) -> tuple[int, ...]:
         lines = mask.movedim(dim, 0).reshape(mask.shape[dim], -1).any(1)
         shape.append(int(lines.sum()))
     if int(np.prod(shape)) != total:
-        # Blocks of a joint dim keep different indices: the width is then the number in each line, not their union.
+        # Blocks of a joint dim keep different indices: the width is the number in each line, not the union.
         shape = _ragged_shape(mask, total)
     return tuple(shape)
 
@@ -112,7 +112,8 @@ def _sizes(trace: Trace, keep: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> di
         value = int(keep[demand.labels].sum())
         if sizes.setdefault(demand.attribute, value) != value:
             raise PruningError(
-                f"the attribute {demand.attribute} would have to be {sizes[demand.attribute]} and {value} at once"
+                f"the attribute {demand.attribute} would have to be {sizes[demand.attribute]} and {value} "
+                "at once"
             )
         if value != demand.labels.size:
             changed.add(demand.attribute)

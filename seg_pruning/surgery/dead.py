@@ -15,8 +15,8 @@ from seg_pruning.surgery.trace import repeatable, tensors_of
 def dead_modules(model: nn.Module, graph: ChannelGraph, inputs: Inputs) -> tuple[str, ...]:
     """The outermost modules whose every parameter is idle in eval mode and in train mode.
 
-    Gives none where the network does not run in train mode on `inputs` (a BatchNorm over a single value, say): what
-    training needs is then not known.
+    Gives none where the network does not run in train mode on `inputs` (a BatchNorm over a single value,
+    say): what training needs is then not known.
     """
     if not graph.idle:
         return ()
@@ -33,7 +33,7 @@ def _read_in_training(model: nn.Module, inputs: Inputs) -> set[str] | None:
         model.train()
         with torch.no_grad(), repeatable(), reads:
             functional_call(model, copies, inputs.args, dict(inputs.kwargs))
-    except Exception:  # noqa: BLE001 - any failure means the same: not known
+    except Exception:
         return None
     finally:
         for module, mode in modes:
@@ -41,11 +41,11 @@ def _read_in_training(model: nn.Module, inputs: Inputs) -> set[str] | None:
     return {name for name, tensor in copies.items() if id(tensor) in reads.seen}
 
 
-class _Reads(TorchDispatchMode):
+class _Reads(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes which tensors ops read."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.seen: set[int] = set()
 
     def __torch_dispatch__(
@@ -54,7 +54,7 @@ class _Reads(TorchDispatchMode):
         types: object,
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
-    ) -> Any:  # noqa: ANN401 - an op gives anything
+    ) -> Any:
         self.seen.update(id(tensor) for tensor in flatten_tensors((args, kwargs or {})))
         return func(*args, **(kwargs or {}))
 

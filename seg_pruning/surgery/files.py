@@ -84,7 +84,8 @@ def load_pruned_(model: nn.Module, path: str | os.PathLike[str]) -> Structure | 
 
     Raises:
         FileNotFoundError: there is no such file.
-        PruningError: the file is truncated, altered, of a newer version or of another network; `model` is untouched then.
+        PruningError: the file is truncated, altered, of a newer version or of another network; `model` is
+            untouched then.
     """
     tensors, note = _read(Path(path))
     structure = _structure(note, path)
@@ -143,12 +144,15 @@ def _check_names(
     missing, unknown = sorted(wanted - set(state)), sorted(set(state) - wanted)
     if missing or unknown:
         raise PruningError(
-            f"{path} is of another network: {len(missing)} tensors of this one are not in it ({', '.join(missing[:5])}), "
-            f"{len(unknown)} in it are not in this one ({', '.join(unknown[:5])}). Build the network with the arguments it was pruned with"
+            f"{path} is of another network: {len(missing)} tensors of this one are not in it "
+            f"({', '.join(missing[:5])}), "
+            f"{len(unknown)} in it are not in this one ({', '.join(unknown[:5])}). Build the network with "
+            f"the arguments it was pruned with"
         )
     present = all_tensors(model)
     other = [n for n, t in state.items() if n in present and present[n].dtype != t.dtype]
     if other:
         raise PruningError(
-            f"{path} holds other dtypes than the network for {', '.join(other[:10])}; convert the network first"
+            f"{path} holds other dtypes than the network for {', '.join(other[:10])}; convert the network "
+            f"first"
         )

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from seg_pruning.surgery.costs import Amount, CostModel, Share
+from seg_pruning.surgery.cut import Cut, plan_cut
 from seg_pruning.surgery.errors import PruningError
 from seg_pruning.surgery.grouping import NO_GROUP, Grouping, Policy, group_units
 from seg_pruning.surgery.labels import LabelArray
@@ -26,8 +27,8 @@ class Member:
         tensor: its name, as in the state dict.
         dims: the dims along which membership varies.
         units: the channel of the group at each index of `dims`, int64; -1 where it is of another group.
-        side: `out` for the filters that make a channel, `in` for the weights that read it, `vector` for biases, norms
-            and buffers.
+        side: `out` for the filters that make a channel, `in` for the weights that read it, `vector` for
+            biases, norms and buffers.
         parameter: False for a buffer.
     """
 
@@ -63,8 +64,8 @@ class ChannelGroup:
         size: number of channels.
         layers: every layer that holds a part of them.
         members: their elements in parameters and buffers.
-        rows: channel numbers of each block, shape `(blocks, size / blocks)`: each block keeps as many channels as
-            every other. One row where the channels are free.
+        rows: channel numbers of each block, shape `(blocks, size / blocks)`: each block keeps as many
+            channels as every other. One row where the channels are free.
         prunable: whether any may leave.
         reason: why not; empty when prunable.
     """
@@ -146,8 +147,8 @@ class ChannelGraph:
         """For every label, whether `plan` keeps it.
 
         Raises:
-            PruningError: the plan names a group that is not here, is pinned or has another size, or keeps unequal
-                numbers of its blocks.
+            PruningError: the plan names a group that is not here, is pinned or has another size, or keeps
+                unequal numbers of its blocks.
         """
         keep = np.ones(self.trace.count, dtype=bool)
         for name, kept in plan.kept.items():
@@ -159,9 +160,13 @@ class ChannelGraph:
         whole: np.ndarray[tuple[int], np.dtype[np.bool_]] = keep[self.grouping.root]
         return whole
 
+    def cut(self, plan: Plan) -> Cut:
+        """What `plan` does to the network: keep masks, sizes, dropped modules; see `plan_cut`."""
+        return plan_cut(self, plan)
+
     def report(self) -> str:
-        """A table of all groups: size, layers, share of params and MACs, and for what is pinned the reason."""
-        from seg_pruning.surgery.report import report  # noqa: PLC0415 - the table is only built when asked for
+        """A table of all groups: size, layers, share of params and MACs, and why what is pinned is pinned."""
+        from seg_pruning.surgery.report import report
 
         return report(self)
 
@@ -172,11 +177,13 @@ def check_kept(groups: Mapping[str, ChannelGroup], name: str, kept: Sequence[int
     if group is None:
         known = ", ".join(list(groups)[:10])
         raise PruningError(
-            f"the network has no channel group {name!r}; its groups are {known}{', ...' if len(groups) > 10 else ''}"
+            f"the network has no channel group {name!r}; its groups are "
+            f"{known}{', ...' if len(groups) > 10 else ''}"
         )
     if size != group.size:
         raise PruningError(
-            f"the plan is for {size} channels of {name!r}, which has {group.size}: trace the network and plan anew"
+            f"the plan is for {size} channels of {name!r}, which has {group.size}: "
+            "trace the network and plan anew"
         )
     if len(kept) == group.size:
         return
@@ -216,7 +223,7 @@ class _Shares:
 
 
 def _list_groups(trace: Trace, grouping: Grouping) -> list[tuple[int, ChannelGroup]]:
-    """The groups in the order of the first parameter that holds them; what is no channel of a layer is left out."""
+    """The groups in the order of the first tensor that holds them; what no layer makes is left out."""
     members: dict[int, list[Member]] = {}
     for mint in trace.mints:
         for number, member in _members_of(trace, grouping, mint):

@@ -1,8 +1,9 @@
 """From ties, pins and blocks to groups of channels: pure arrays.
 
-A *unit* is a connected component of labels: channels that can only leave together. A *group* is a set of units that touch
-exactly the same places, so that any of them can be exchanged for any other: the channels of one residual stream, the first half of
-a chunk. Groups whose counts are bound to each other by blocks are one group with several rows.
+A *unit* is a connected component of labels: channels that can only leave together. A *group* is a set of
+units that touch exactly the same places, so that any of them can be exchanged for any other: the channels of
+one residual stream, the first half of a chunk. Groups whose counts are bound to each other by blocks are one
+group with several rows.
 """
 
 from dataclasses import dataclass, field
@@ -33,7 +34,8 @@ class Grouping:
         group: the group of each root, `NO_GROUP` where it has none, shape `(labels,)`.
         index: the position of each root in its group, shape `(labels,)`.
         sizes: number of units of each group.
-        rows: for each group the unit indices of each block, shape `(rows, columns)`; one row where it has no blocks.
+        rows: for each group the unit indices of each block, shape `(rows, columns)`; one row where it has no
+            blocks.
         blocks: for each group the numbers of the block constraints that bind it.
         reasons: for each group why it is pinned; empty where it is free.
     """
@@ -103,7 +105,7 @@ def _collect_pins(trace: Trace, policy: Policy, root: LabelArray) -> _Pins:
 
 
 def _pin_irregular(trace: Trace, bound: dict[int, LabelArray], pins: _Pins) -> bool:
-    """Pins blocks that hold a pinned unit, a unit of two rows, or rows of one unit; True if that changed anything."""
+    """Pins blocks that hold a pinned unit, a unit of two rows, or rows of one unit; True if any was free."""
     changed = False
     for i, rows in bound.items():
         why = trace.blocks[i].reason
@@ -123,7 +125,7 @@ def _numbers(count: int) -> npt.NDArray[np.uint64]:
 def _signatures(
     trace: Trace, root: LabelArray, pins: _Pins, bound: dict[int, LabelArray]
 ) -> npt.NDArray[np.uint64]:
-    """For each root, a number made of every place that it touches; 0 where no parameter or buffer holds it."""
+    """For each root, a number made of every place that it touches; 0 where no tensor holds it."""
     places = [root[mint.labels.reshape(-1)] for mint in trace.mints]
     reasons = list(dict.fromkeys(pins.reason_of.values()))
     numbers = _numbers(len(places) + len(bound) + len(reasons))

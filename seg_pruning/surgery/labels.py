@@ -1,9 +1,10 @@
 """The label arrays: which channel each index of a tensor is.
 
-A label is an integer that names one channel. A *label array* of a tensor has as many dims as the tensor, each of size 1 or
-the tensor's: `(1, C, 1, 1)` after a convolution, `(1, h, d, 1)` after a split into heads. The dims along which it is larger
-than 1 are the dims that it *spans*. A tensor carries a set of label arrays, no two of which span the same dims; an element
-of the tensor stays when all its labels stay. A dim that no array spans is *rigid*: nothing can leave it.
+A label is an integer that names one channel. A *label array* of a tensor has as many dims as the tensor,
+each of size 1 or the tensor's: `(1, C, 1, 1)` after a convolution, `(1, h, d, 1)` after a split into heads.
+The dims along which it is larger than 1 are the dims that it *spans*. A tensor carries a set of label
+arrays, no two of which span the same dims; an element of the tensor stays when all its labels stay. A dim
+that no array spans is *rigid*: nothing can leave it.
 
 Everything here is pure: arrays in, arrays out.
 """

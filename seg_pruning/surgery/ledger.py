@@ -45,7 +45,7 @@ class Demand:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Multiply-accumulates of one op of the dense network; their number falls with the kept share of each array."""
+    """Multiply-accumulates of one op of the dense network; they fall with the kept share of each array."""
 
     macs: int
     labels: LabelSet
@@ -62,7 +62,7 @@ class Site:
 
 @dataclass(frozen=True)
 class Call:
-    """One op as it ran: its arguments by their names in the schema, its tensor outputs, and the ints Python passed."""
+    """One op as it ran: arguments by their names in the schema, outputs, the ints that Python passed."""
 
     func: torch._ops.OpOverload
     arguments: Mapping[str, Any]
@@ -71,7 +71,7 @@ class Call:
     function: object
     ints: Sequence[int]
 
-    def __getitem__(self, name: str) -> Any:  # noqa: ANN401 - an op's argument can be anything
+    def __getitem__(self, name: str) -> Any:
         return self.arguments[name]
 
     @property
@@ -85,8 +85,8 @@ class Ledger:
     """The book that the rules keep.
 
     Attributes:
-        joint: dims of a tensor that must be labelled together, because a grouped convolution reads them so; found in
-            one pass, used in the next.
+        joint: dims of a tensor that must be labelled together, because a grouped convolution reads them so;
+            found in one pass, used in the next.
     """
 
     joint: dict[str, tuple[int, ...]] = field(default_factory=dict)
@@ -106,11 +106,11 @@ class Ledger:
     _names: WeakTensorKeyDictionary = field(default_factory=WeakTensorKeyDictionary)
     _starts: list[int] = field(default_factory=list)
 
-    # -- labels of tensors ---------------------------------------------------------------------------------------
+    # -- labels of tensors --------------------------------------------------------------------------------
 
     def labels(self, tensor: Tensor) -> LabelSet:
         """The label arrays of `tensor`; none for a tensor that is rigid throughout."""
-        found: LabelSet = self._labels.get(tensor, ())
+        found: LabelSet = self._labels.get(tensor, ())  # type: ignore[no-untyped-call]
         return found
 
     def vector(self, tensor: Tensor, dim: int) -> LabelArray | None:
@@ -164,10 +164,10 @@ class Ledger:
 
     def named(self, tensor: Tensor) -> str | None:
         """The name of a parameter or buffer; None for an activation."""
-        name: str | None = self._names.get(tensor)
+        name: str | None = self._names.get(tensor)  # type: ignore[no-untyped-call]
         return name
 
-    # -- what rules say ------------------------------------------------------------------------------------------
+    # -- what rules say -----------------------------------------------------------------------------------
 
     def tie(self, a: LabelArray, b: LabelArray) -> None:
         """The channels of `a` and `b`, arrays that broadcast to one shape, leave together."""
@@ -193,7 +193,7 @@ class Ledger:
             self.blocks.append(Blocks(rows, reason))
 
     def demand(self, call: Call, value: int, labels: LabelArray) -> bool:
-        """Notes every attribute through which Python passed `value` to this call; False where there is none."""
+        """Notes each attribute through which Python passed `value` to this call; False if there is none."""
         attributes = {s.attribute for s in call.ints if isinstance(s, Size) and int(s) == value}
         self.demands.extend(Demand(attribute, labels) for attribute in sorted(attributes))
         return bool(attributes)
@@ -203,13 +203,13 @@ class Ledger:
         inputs = tuple(self.labels(t) for t in call.tensors)
         self.sites[len(self.ops) - 1] = Site(str(call.func), inputs, outputs)
 
-    # -- the algebra that most rules share -----------------------------------------------------------------------
+    # -- the algebra that most rules share ----------------------------------------------------------------
 
     def merge(self, operands: Sequence[tuple[LabelSet, Shape]], ndim: int, what: str) -> LabelSet:
         """The labels of tensors that are broadcast against each other in a space of `ndim` dims.
 
-        Arrays that meet on the same dims are tied. A dim of size 1 broadcasts and ties nothing. An array that meets a
-        tensor which does not label those dims in the same way is pinned.
+        Arrays that meet on the same dims are tied. A dim of size 1 broadcasts and ties nothing. An array
+        that meets a tensor which does not label those dims in the same way is pinned.
         """
         lifted = [
             (lift(labels, ndim), (1,) * (ndim - len(shape)) + tuple(shape)) for labels, shape in operands

@@ -20,7 +20,7 @@ from seg_pruning.surgery.trace import eval_mode, repeatable, tensors_of
 
 @dataclass(frozen=True)
 class Operation:
-    """What was done: the cut, and the largest relative error between the masked original and the pruned network."""
+    """What was done: the cut, and its largest relative error against the masked original."""
 
     cut: Cut
     max_error: float
@@ -44,15 +44,16 @@ def operate_(
         optimizers: optimizers whose state is cut too.
 
     Raises:
-        PruningError: the plan does not fit, an optimizer's state cannot be carried, or the pruned network does not
-            answer like the masked original; the message names the groups.
+        PruningError: the plan does not fit, an optimizer's state cannot be carried, or the pruned network
+            does not answer like the masked original; the message names the groups.
     """
     cut = plan_cut(graph, plan)
     values = {name: raised(tensor) for name, tensor in tensors_of(model).items()}
     expected = masked_output(model, graph, cut, inputs.map(raised), values)
     if not all(bool(torch.isfinite(t).all()) for t in expected):
         raise PruningError(
-            "the network's output on the example inputs is not finite: nothing can be proved about a cut of it"
+            "the network's output on the example inputs is not finite: nothing can be proved about a cut of "
+            "it"
         )
     del values
     journal = commit_(model, cut, optimizers=optimizers, max_error=0.0)
@@ -72,7 +73,7 @@ def _error_now(model: nn.Module, inputs: Inputs, expected: list[torch.Tensor]) -
     try:
         with eval_mode(model), repeatable():
             got = flatten_tensors(functional_call(model, values, small.args, dict(small.kwargs)))
-    except Exception as error:  # noqa: BLE001 - whatever the pruned network raises is the reason for the roll-back
+    except Exception as error:
         return float("inf"), f"{type(error).__name__}: {error}"
     return difference(expected, got), ""
 
@@ -87,7 +88,8 @@ def _refusal(model: nn.Module, graph: ChannelGraph, plan: Plan, inputs: Inputs, 
     guilty = _blame(model, graph, plan, inputs, tuple(plan.kept))
     return (
         f"the pruned network does not answer like the masked original ({why}); it was rolled back. "
-        f"Groups that cause it: {', '.join(guilty[:10]) or 'only all of them together'}. Protect them with protect=(...)"
+        f"Groups that cause it: {', '.join(guilty[:10]) or 'only all of them together'}. Protect them with "
+        f"protect=(...)"
     )
 
 

@@ -1,6 +1,8 @@
 """The masks of a cut on the state of optimizers."""
 
 from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -17,7 +19,8 @@ def cut_states(
 ) -> Iterator[tuple[dict[str, Any], str, Tensor]]:
     """Each entry of the optimizer's state that changes: the dict that holds it, its key, its new value.
 
-    State of a parameter's shape (momentum, moments) is cut by the parameter's mask. A scalar (a step count) stays.
+    State of a parameter's shape (momentum, moments) is cut by the parameter's mask. A scalar (a step count)
+    stays.
 
     Raises:
         PruningError: state of another shape (factored moments), or that is no tensor but holds tensors.
@@ -35,35 +38,29 @@ def _carried(optimizer: Optimizer, key: str, value: object, mask: Tensor) -> boo
     """Whether `value` is to be cut; False where it stays as it is."""
     if isinstance(value, Tensor) and value.shape == mask.shape:
         return True
-    if (
-        isinstance(value, Tensor)
-        and value.numel() == 1
-        or not isinstance(value, Tensor | list | tuple | dict)
+    if (isinstance(value, Tensor) and value.numel() == 1) or not isinstance(
+        value, Tensor | list | tuple | dict
     ):
         return False
     shape = (
         f"of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"that is a {type(value).__name__}"
     )
     raise PruningError(
-        f"{type(optimizer).__name__} keeps state {key!r} {shape} for a parameter of shape {tuple(mask.shape)}, which cannot be "
-        "carried through a cut; use an optimizer whose state has the parameter's shape (SGD, Adam, AdamW, RMSprop, ...), or "
+        f"{type(optimizer).__name__} keeps state {key!r} {shape} for a parameter of shape "
+        f"{tuple(mask.shape)}, which cannot be "
+        "carried through a cut; use an optimizer whose state has the parameter's shape (SGD, Adam, AdamW, "
+        "RMSprop, ...), or "
         "clear optimizer.state before pruning"
     )
 
 
-def without_parameters(optimizer: Optimizer, gone: set[Tensor], write: Write) -> None:
+def without_parameters(optimizer: Optimizer, gone: AbstractSet[Tensor], write: Write) -> None:
     """Takes parameters out of the optimizer's groups and state."""
     for group in optimizer.param_groups:
         old = group["params"]
         new = [p for p in old if p not in gone]
         if len(new) != len(old):
-            write(
-                lambda g=group, v=new: g.__setitem__("params", v),
-                lambda g=group, v=old: g.__setitem__("params", v),
-            )  # type: ignore[misc]
+            write(partial(group.__setitem__, "params", new), partial(group.__setitem__, "params", old))
     for parameter in [p for p in optimizer.state if p in gone]:
         state = optimizer.state[parameter]
-        write(
-            lambda p=parameter: optimizer.state.pop(p),  # type: ignore[misc]
-            lambda p=parameter, s=state: optimizer.state.__setitem__(p, s),  # type: ignore[misc]
-        )
+        write(partial(optimizer.state.pop, parameter), partial(optimizer.state.__setitem__, parameter, state))

@@ -49,7 +49,8 @@ class Plan:
         """The plan that `to_json` wrote.
 
         Raises:
-            PruningError: the text is not JSON, lacks a key, is of a newer version, or names impossible channels.
+            PruningError: the text is not JSON, lacks a key, is of a newer version, or names impossible
+                channels.
         """
         try:
             data = json.loads(text)
@@ -65,7 +66,7 @@ class Plan:
         return cls(kept, fields["sizes"], tuple(fields["dropped"]))
 
     def then(self, later: "Plan") -> "Plan | None":
-        """The one plan that equals this one followed by `later`; None where `later` has groups that do not continue these."""
+        """The one plan that equals this one followed by `later`; None where `later` does not fit it."""
         kept = dict(self.kept)
         sizes = dict(self.sizes)
         for name, indices in later.kept.items():

@@ -13,11 +13,14 @@ if TYPE_CHECKING:
     from seg_pruning.surgery.graph import ChannelGraph, ChannelGroup
 
 
+_NUMBERS = ("channels", "params", "MACs")
+
+
 def report(graph: ChannelGraph, *, width: int = 140) -> str:
-    """Each group with its size, its layers, what leaves with all but a sliver of it, and why it is pinned if it is."""
+    """Each group with its size, its layers, what goes when it is halved, and why it is pinned if it is."""
     table = Table(title=_title(graph), title_justify="left")
-    for column, side in (("group", "left"), ("channels", "right"), ("params", "right"), ("MACs", "right"), ("", "left")):
-        table.add_column(column, justify="right" if side == "right" else "left", overflow="fold")
+    for column in ("group", "channels", "params", "MACs", ""):
+        table.add_column(column, justify="right" if column in _NUMBERS else "left", overflow="fold")
     shares = _shares(graph)
     for group in graph.groups:
         params, macs = shares.get(group.name, ("", ""))
@@ -46,7 +49,8 @@ def _title(graph: ChannelGraph) -> str:
     total = sum(group.size for group in graph.groups)
     return (
         f"{len(graph.prunable)} of {len(graph.groups)} groups can be pruned ({free} of {total} channels); "
-        f"{graph.costs.params(full):,} params, {graph.costs.macs(full):,} MACs; shares: what goes when a group is halved"
+        f"{graph.costs.params(full):,} params, {graph.costs.macs(full):,} MACs; shares: what goes when a "
+        f"group is halved"
     )
 
 

@@ -1,8 +1,8 @@
 """Ints that Python reads, followed into the shapes that they decide.
 
-A forward pass reads widths from attributes: `x.view(b, self.heads, -1)`, `F.conv2d(..., groups=self.groups)`. While a network is
-traced each such attribute is a `Size`, an int that remembers where it was read, so that a rule can say which attribute
-has to be rewritten when channels leave.
+A forward pass reads widths from attributes: `x.view(b, self.heads, -1)`, `F.conv2d(...,
+groups=self.groups)`. While a network is traced each such attribute is a `Size`, an int that remembers where
+it was read, so that a rule can say which attribute has to be rewritten when channels leave.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,7 +19,7 @@ SizeValue: TypeAlias = int | tuple[int, ...]
 
 @dataclass(frozen=True, order=True, slots=True)
 class Attribute:
-    """An int held by a module: `model.get_submodule(module).<name>`, or one entry of a tuple or list of ints."""
+    """An int held by a module: `model.get_submodule(module).<name>`, or an entry of a tuple or list."""
 
     module: str
     name: str

@@ -1,7 +1,8 @@
-"""What makes a pruned network different from the dense one it came from, as plain data, and rebuilding it from that.
+"""What makes a pruned network different from its dense one, as plain data, and rebuilding it from that.
 
-Shapes are in the tensors themselves. The rest is small: attributes that were rewritten, modules that were dropped, the kept channels
-with respect to the dense network, and the largest error that the certificates measured.
+Shapes are in the tensors themselves. The rest is small: attributes that were rewritten, modules that were
+dropped, the kept channels with respect to the dense network, and the largest error that the certificates
+measured.
 """
 
 from collections.abc import Mapping
@@ -26,10 +27,11 @@ class Structure:
     """How a network differs from the dense one.
 
     Attributes:
-        plans: the cuts so far. One plan that names channels of the dense network; a later one is listed by itself where
-            its groups do not continue the earlier ones.
+        plans: the cuts so far. One plan that names channels of the dense network; a later one is listed by
+            itself where its groups do not continue the earlier ones.
         sizes: dense and present value of each attribute that was rewritten.
-        max_error: largest relative error of all certificates; None where a cut was applied by hand without one.
+        max_error: largest relative error of all certificates; None where a cut was applied by hand without
+            one.
     """
 
     plans: tuple[Plan, ...] = ()
@@ -85,7 +87,8 @@ class Structure:
             )
         if data.get("version") != VERSION:
             raise PruningError(
-                f"the structure has version {data.get('version')!r}; this release reads version {VERSION}: update seg_pruning"
+                f"the structure has version {data.get('version')!r}; this release reads version {VERSION}: "
+                f"update seg_pruning"
             )
         sizes = {}
         for entry in data["sizes"]:
@@ -109,7 +112,7 @@ def _is_size(entry: object) -> bool:
 
 def structure_of(model: nn.Module) -> Structure | None:
     """What has been removed from `model`; None for a dense network."""
-    # The note travels with the network: deep copies (an average of weights, a teacher) are pruned networks too.
+    # The note travels with the network: deep copies (averaged weights, a teacher) are pruned networks too.
     return cast(Structure | None, vars(model).get(_NOTE))
 
 
@@ -123,9 +126,10 @@ def remember_(model: nn.Module, structure: Structure | None) -> None:
 def restructure_(
     model: nn.Module, shapes: Mapping[str, tuple[int, ...]], structure: Structure | None
 ) -> None:
-    """Gives `model` the widths of a state dict, denser or sparser; the values of resized tensors are left undefined.
+    """Gives `model` the widths of a state dict, denser or sparser.
 
-    Call it just before `load_state_dict`. Parameters stay the objects that they are.
+    Call it just before `load_state_dict`: the values of resized tensors are undefined. Parameters stay the
+    objects that they are.
 
     Args:
         model: a network of the same kind, dense or pruned in any way.
@@ -190,6 +194,7 @@ def check_same_network(model: nn.Module, shapes: Mapping[str, tuple[int, ...]], 
             problems.append(f"{attribute}: no such size")
     if problems:
         raise PruningError(
-            f"this is the state of another network; {len(problems)} places differ: {'; '.join(problems[:10])}. "
+            f"this is the state of another network; {len(problems)} places differ: "
+            f"{'; '.join(problems[:10])}. "
             "Build the network with the arguments it was pruned with"
         )

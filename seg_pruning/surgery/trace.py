@@ -1,4 +1,4 @@
-"""One forward pass of a network, read op by op: which channels are tied, which are pinned, which sizes follow."""
+"""One forward pass, read op by op: which channels are tied, which are pinned, which sizes follow."""
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,8 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from seg_pruning.surgery.errors import PruningError
 from seg_pruning.surgery.inputs import ExampleInputs, Inputs, flatten_tensors
-from seg_pruning.surgery.ledger import Blocks, Call, Demand, Ledger, Mint, Role, Site, Work
 from seg_pruning.surgery.labels import LabelArray
+from seg_pruning.surgery.ledger import Blocks, Call, Demand, Ledger, Mint, Role, Site, Work
 from seg_pruning.surgery.rules import apply_rule
 from seg_pruning.surgery.sizes import Attribute, tracked_sizes
 
@@ -66,7 +66,7 @@ class _Functions(TorchFunctionMode):
         types: object,
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
-    ) -> Any:  # noqa: ANN401 - a torch function gives anything
+    ) -> Any:
         kwargs = kwargs or {}
         self.frames.append((func, _ints((args, kwargs))))
         try:
@@ -86,11 +86,11 @@ def _ints(value: object) -> list[int]:
     return [i for entry in value for i in _ints(entry)] if isinstance(value, tuple | list) else []
 
 
-class _Ops(TorchDispatchMode):
+class _Ops(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Sees each ATen op after it ran and lets its rule write into the ledger."""
 
     def __init__(self, ledger: Ledger, functions: _Functions) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.ledger = ledger
         self.functions = functions
 
@@ -100,7 +100,7 @@ class _Ops(TorchDispatchMode):
         types: object,
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
-    ) -> Any:  # noqa: ANN401 - an op gives anything
+    ) -> Any:
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
         self.ledger.ops.append(str(func))
@@ -126,7 +126,7 @@ def _arguments(
 
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Within, every module of `model` is in eval mode and no gradient is recorded; then each has its own mode again."""
+    """Within, every module is in eval mode and no gradient is recorded; then each has its own mode again."""
     modes = [(module, module.training) for module in model.modules()]
     try:
         with torch.no_grad():
@@ -139,7 +139,7 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def repeatable() -> Iterator[None]:
-    """Within, the same random numbers each time, no compiled code and no autocast; the caller's generators are untouched."""
+    """Within, the same random numbers each time, no compiled code, no autocast; generators are untouched."""
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices=range(torch.cuda.device_count())))
         stack.enter_context(torch.compiler.set_stance("force_eager"))
@@ -164,7 +164,8 @@ def _pin_ends(ledger: Ledger, inputs: Inputs, output: object) -> None:
     reached = flatten_tensors(output)
     if not reached:
         raise PruningError(
-            f"the network returned no tensor but {type(output).__name__}; it must return a tensor, or a tuple, list, dict "
+            f"the network returned no tensor but {type(output).__name__}; it must return a tensor, or a "
+            f"tuple, list, dict "
             "or dataclass that holds tensors"
         )
     for tensor in (*reached, *inputs.tensors):
@@ -172,7 +173,9 @@ def _pin_ends(ledger: Ledger, inputs: Inputs, output: object) -> None:
 
 
 def record(model: nn.Module, example_inputs: ExampleInputs) -> Trace:
-    """Runs `model` once (twice where it holds grouped convolutions) and gives what the rules said; `model` is untouched.
+    """Runs `model` and gives what the rules said; `model` is untouched.
+
+    It is run twice where it holds grouped convolutions.
 
     Raises:
         PruningError: the network cannot be run on `example_inputs`, or returns no tensor.
@@ -223,8 +226,10 @@ def _run(model: nn.Module, inputs: Inputs, joint: dict[str, tuple[int, ...]]) ->
         raise
     except Exception as error:
         raise PruningError(
-            f"the network does not run on the example inputs of shapes {inputs.shapes}: {type(error).__name__}: {error}; "
-            "give example_inputs that its forward takes: a tensor, a tuple of arguments or a dict of keyword arguments"
+            f"the network does not run on the example inputs of shapes {inputs.shapes}: "
+            f"{type(error).__name__}: {error}; "
+            "give example_inputs that its forward takes: a tensor, a tuple of arguments or a dict of keyword "
+            "arguments"
         ) from error
 
 

@@ -22,8 +22,8 @@ _SEED = 20240412
 def trace(model: nn.Module, example_inputs: ExampleInputs) -> ChannelGraph:
     """The channel graph of `model`: what leaves together, what stays and why. The network is untouched.
 
-    Each group that is offered has been cut once, at random and unevenly, on random values, and the result equalled the masked
-    original. A group that broke is pinned, and the error is its reason.
+    Each group that is offered has been cut once, at random and unevenly, on random values, and the result
+    equalled the masked original. A group that broke is pinned, and the error is its reason.
 
     Args:
         model: any module that runs.
@@ -56,7 +56,7 @@ def _random_kept(group: ChannelGroup, rng: np.random.Generator) -> tuple[int, ..
 
 
 def _random_values(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Values near the network's own, but none zero and no two alike: a wrong index cannot hide behind fresh ones and zeros."""
+    """Values near the network's own, none zero, no two alike: a wrong index cannot hide."""
     generator = torch.Generator().manual_seed(_SEED)
     return {name: _disturbed(tensor.detach(), generator) for name, tensor in tensors.items()}
 

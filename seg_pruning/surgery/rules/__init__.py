@@ -1,8 +1,8 @@
 """How labels pass through ATen ops: one small function for each, a file per kind of op.
 
-To teach the tracer an op, write a function that takes the `Ledger` and the `Call` and returns the label set of each tensor
-output, and decorate it with `@rule(torch.ops.aten.<op>)`. What the rule cannot carry it must pin. An op without a rule pins
-everything it touches: nothing is ever guessed.
+To teach the tracer an op, write a function that takes the `Ledger` and the `Call` and returns the label set
+of each tensor output, and decorate it with `@rule(torch.ops.aten.<op>)`. What the rule cannot carry it must
+pin. An op without a rule pins everything it touches: nothing is ever guessed.
 """
 
 from seg_pruning.surgery.rules import (

@@ -22,7 +22,7 @@ def _macs(call: Call) -> int:
     return int(count(*positional, **arguments, out_val=call.outputs[0])) // 2
 
 
-# -- convolution -------------------------------------------------------------------------------------------------
+# -- convolution ------------------------------------------------------------------------------------------
 
 
 @rule(aten.convolution)
@@ -32,11 +32,8 @@ def convolution(ledger: Ledger, call: Call) -> tuple[LabelSet, ...]:
     _pin_non_channels(ledger, call)
     if call["groups"] == 1:
         made = _dense(ledger, call)
-    elif (
-        weight.shape[1] == 1
-        and not call["transposed"]
-        or weight.shape[0] == call["groups"]
-        and weight.shape[1] == 1
+    elif (weight.shape[1] == 1 and not call["transposed"]) or (
+        weight.shape[0] == call["groups"] and weight.shape[1] == 1
     ):
         made = _depthwise(ledger, call)
     else:
@@ -63,7 +60,7 @@ def _pin_non_channels(ledger: Ledger, call: Call) -> None:
 
 
 def _sides(ledger: Ledger, call: Call) -> tuple[int, int]:
-    """The dims of the weight that make the output's channels and that read the input's; their roles are noted."""
+    """The weight's dims that make the output's channels and that read the input's; their roles are noted."""
     out, read = (1, 0) if call["transposed"] else (0, 1)
     ledger.role(ledger.vector(call["weight"], out), "out")
     ledger.role(ledger.vector(call["weight"], read), "in")
@@ -129,7 +126,7 @@ def _grouped(ledger: Ledger, call: Call) -> LabelArray | None:
 
 
 def _want_joint(ledger: Ledger, weight: Tensor) -> None:
-    """Asks for the two channel dims of the parameter behind `weight` to be labelled together in the next pass."""
+    """Asks for the channel dims of the parameter behind `weight` to be labelled together in the next pass."""
     read, made = ledger.vector(weight, 1), ledger.vector(weight, 0)
     if read is None or made is None:
         return
@@ -138,7 +135,7 @@ def _want_joint(ledger: Ledger, weight: Tensor) -> None:
         ledger.wanted_joint[source.tensor] = (*other.dims, *source.dims)
 
 
-# -- matrix products ---------------------------------------------------------------------------------------------
+# -- matrix products --------------------------------------------------------------------------------------
 
 
 def contract(
@@ -150,7 +147,8 @@ def contract(
 ) -> LabelSet:
     """The labels of a product summed over `dim`, of two tensors whose dims are laid out in one common space.
 
-    Arrays that span the contracted dim end there; they may span other dims only if both operands label those too.
+    Arrays that span the contracted dim end there; they may span other dims only if both operands label those
+    too.
     """
     merged = ledger.merge([a, b], len(a[1]), call.name)
     ended = [array for array in merged if dim in span(array)]

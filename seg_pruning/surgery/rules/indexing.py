@@ -31,7 +31,7 @@ def index_select(ledger: Ledger, call: Call) -> tuple[LabelSet, ...]:
 
 @rule(aten.index)
 def index(ledger: Ledger, call: Call) -> tuple[LabelSet, ...]:
-    """Leading dims that are indexed by tensors are pinned; the dims behind them pass, where their place is plain."""
+    """Leading dims that are indexed by tensors are pinned; the dims behind them pass."""
     x, indices = call["self"], call["indices"]
     used = [d for d, i in enumerate(indices) if i is not None]
     for i in indices:

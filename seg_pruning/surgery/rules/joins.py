@@ -103,7 +103,8 @@ def _selected(ledger: Ledger, call: Call, dim: int, index: int) -> LabelSet:
     for array in labels:
         if span(array) == (dim,):
             ledger.pin(array, f"{call.name} reads channels by their number")
-    return tuple(a.take(index if dim in span(a) else 0, axis=dim) for a in labels if span(a) != (dim,))
+    kept = [a for a in labels if span(a) != (dim,)]
+    return tuple(a.take([index if dim in span(a) else 0], axis=dim).squeeze(dim) for a in kept)
 
 
 @rule(aten.slice)

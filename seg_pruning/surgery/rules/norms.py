@@ -1,4 +1,4 @@
-"""Normalisations: affine parameters and buffers leave with their channels; statistics over channels are noted."""
+"""Normalisations: affine parameters leave with their channels; statistics over channels are noted."""
 
 import torch
 from torch import Tensor

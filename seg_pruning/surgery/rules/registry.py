@@ -26,9 +26,9 @@ def rule(*ops: torch._ops.OpOverloadPacket) -> Callable[[Rule], Rule]:
 def _find(func: torch._ops.OpOverload) -> Rule | None:
     if (found := RULES.get(func.overloadpacket)) is not None:
         return found
-    packet = RULES.get(_functional(func))
-    if packet is not None:
-        return packet
+    functional = _functional(func)
+    if functional is not None and functional in RULES:
+        return RULES[functional]
     return POINTWISE[0] if torch.Tag.pointwise in func.tags and POINTWISE else None
 
 
