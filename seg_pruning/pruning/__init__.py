@@ -1,1 +1,22 @@
-"""Which channels leave, and when."""
+"""Which channels leave: criteria, budgets, schedules, selection; for any torch user."""
+
+from seg_pruning.pruning import criteria, schedules
+from seg_pruning.pruning.budgets import Amounts, Budget, amounts
+from seg_pruning.pruning.prune import PruneResult, prune_
+from seg_pruning.pruning.score import RunningScores, Scores, score
+from seg_pruning.pruning.selection import Selection, select
+
+__all__ = [
+    "Amounts",
+    "Budget",
+    "PruneResult",
+    "RunningScores",
+    "Scores",
+    "Selection",
+    "amounts",
+    "criteria",
+    "prune_",
+    "schedules",
+    "score",
+    "select",
+]

@@ -1,0 +1,100 @@
+"""Trace, score, select, cut, certify: one call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from torch import nn
+from torch.optim import Optimizer
+
+from seg_pruning.profiling import Cost, cost
+from seg_pruning.pruning.budgets import Budget, amounts
+from seg_pruning.pruning.criteria import Criterion
+from seg_pruning.pruning.score import Loss, score
+from seg_pruning.pruning.selection import Scope, Selection, select
+from seg_pruning.surgery.cut import Cut
+from seg_pruning.surgery.dead import dead_modules
+from seg_pruning.surgery.inputs import ExampleInputs, Inputs
+from seg_pruning.surgery.operation import operate_
+from seg_pruning.surgery.plan import Plan
+from seg_pruning.surgery.trial import trace
+
+
+@dataclass(frozen=True)
+class PruneResult:
+    """What was done to a network.
+
+    Attributes:
+        before: params and MACs of the dense network.
+        after: params and MACs of the pruned one, counted on it.
+        plan: the kept channels of each group that was cut.
+        cut: the same as keep masks, one for each tensor that changed.
+        max_error: the certificate: largest difference between masked original and pruned network, relative to the largest
+            magnitude of the output.
+    """
+
+    before: Cost
+    after: Cost
+    plan: Plan
+    cut: Cut
+    max_error: float
+
+
+def prune_(
+    model: nn.Module,
+    example_inputs: ExampleInputs,
+    *,
+    budget: Mapping[str, float] | Budget,
+    criterion: str | Criterion = "l2",
+    scope: Scope = "global",
+    protect: Iterable[str] = (),
+    round_to: int = 1,
+    optimizers: Iterable[Optimizer] = (),
+    dead: bool = True,
+    data: Iterable[tuple[ExampleInputs, object]] | None = None,
+    loss: Loss | None = None,
+    selection: Selection | None = None,
+) -> PruneResult:
+    """Removes the least important channels of `model`, in place, until the budget holds; certified or rolled back.
+
+    Args:
+        model: any module that runs, in any mode, on any device. Parameters stay the objects that they are.
+        example_inputs: what it is called with: a tensor, a tuple of arguments or a dict of keyword arguments.
+        budget: fractions of the dense network that are kept: `params`, `macs`, `channels`, each in (0, 1]; several together
+            must all hold.
+        criterion: a name (`"l2"`, `"taylor"`, ...) or a `Criterion`.
+        scope: "global" ranks all channels together, "local" takes the same fraction of each group.
+        protect: names of layers or groups, or patterns such as `"head.*"`, that keep their width.
+        round_to: widths stay multiples of this, or whole.
+        optimizers: their state is cut too.
+        dead: drop modules that never run, in eval or in train mode.
+        data: pairs of inputs and target, for criteria that need gradients.
+        loss: called with output and target, for criteria that need gradients.
+        selection: all options of the selection at once; `scope`, `protect` and `round_to` are then read from it.
+
+    Raises:
+        PruningError: the network does not run, the budget or a name is illegal, the budget cannot be reached, or the cut
+            could not be certified. The network is then as it was.
+
+    Example:
+        >>> import torch
+        >>> net = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 2, 1))
+        >>> result = prune_(net, torch.randn(1, 3, 8, 8), budget={"params": 0.5})
+        >>> net[0].out_channels, result.max_error < 1e-5
+        (7, True)
+    """
+    options = selection or Selection(scope=scope, protect=tuple(protect), round_to=round_to)
+    wanted = Budget.of(budget)
+    inputs = Inputs.of(example_inputs)
+    graph = trace(model, example_inputs)
+    before = cost(model, inputs)
+    dropped = dead_modules(model, graph, inputs) if dead else ()
+    idle = sum(p.numel() for path in dropped for p in model.get_submodule(path).parameters())
+    limit = wanted.limit(amounts(graph))
+    # What is dropped counts towards the budget before any channel has to leave.
+    limit = replace(limit, params=limit.params + idle)
+    scores = score(graph, model, criterion, data=data, loss=loss)
+    plan = replace(select(graph, scores, limit, options), dropped=dropped)
+    done = operate_(model, graph, plan, inputs, optimizers=tuple(optimizers))
+    return PruneResult(before, cost(model, inputs), plan, done.cut, done.max_error)
