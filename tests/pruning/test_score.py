@@ -9,6 +9,8 @@ from seg_pruning.pruning.criteria import Criterion, Taylor
 from seg_pruning.pruning.score import RunningScores, parameters_of, score
 from seg_pruning.surgery.errors import PruningError
 from seg_pruning.surgery.graph import ChannelGroup
+from seg_pruning.surgery.plan import Plan
+from seg_pruning.surgery.trial import trace
 from tests.pruning.groups import MIDDLE, STREAM, Graph, Net, group, member
 
 GRAPH: Any = Graph()
@@ -205,6 +207,20 @@ def test_a_criterion_of_ones_own() -> None:
     with torch.no_grad():
         net.stem.bias[0] = 7.0
     assert score(GRAPH, net, FirstWeight())["middle"].tolist() == [7.0, 7.0]
+
+
+@pytest.mark.parametrize("name", ["stem", "middle"])
+def test_a_channel_scores_what_a_real_cut_of_it_removes(name: str) -> None:
+    """Traced groups: the L1 score is the sum over all parameter elements that go where the channel goes."""
+    net = new_net()
+    graph = trace(net, torch.zeros(1, 2, 6, 6))
+    size = graph[name].size
+    scores = score(graph, net, "l1")[name]
+    for channel in range(size):
+        kept = tuple(other for other in range(size) if other != channel)
+        masks = graph.cut(Plan(kept={name: kept}, sizes={name: size})).masks
+        gone = [weight[~masks[key]] for key, weight in net.named_parameters() if key in masks]
+        assert scores[channel].item() == pytest.approx(torch.cat(gone).abs().sum().item())
 
 
 def test_a_shared_parameter_is_found_by_each_of_its_names() -> None:
