@@ -1,5 +1,6 @@
 import pytest
 import torch
+from lightning.fabric.utilities.distributed import DistributedSamplerWrapper
 
 from seg_pruning.data.dataset import Draw, SeededSampler, SegmentationDataset
 from seg_pruning.data.samples import Arrays
@@ -54,3 +55,15 @@ def test_an_epoch_follows_from_seed_and_number_alone():
     other.set_epoch(2)
     assert list(jumped) == epochs[2]
     assert list(other) != epochs[2]
+
+
+def test_processes_that_train_together_share_out_an_epoch():
+    alone = SeededSampler(50, seed=3)
+    ranks = [
+        DistributedSamplerWrapper(SeededSampler(50, seed=3), num_replicas=2, rank=rank, shuffle=False)
+        for rank in (0, 1)
+    ]
+    for epoch in (0, 1, 5):
+        for sampler in (alone, *ranks):
+            sampler.set_epoch(epoch)
+        assert sorted([*ranks[0], *ranks[1]]) == sorted(alone)
