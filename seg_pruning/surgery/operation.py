@@ -1,6 +1,6 @@
 """A certified cut: planned, written, proved, or rolled back."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -81,7 +81,7 @@ def _error_now(model: nn.Module, inputs: Inputs, expected: list[torch.Tensor]) -
 def _note_error(model: nn.Module, error: float) -> None:
     structure = structure_of(model) or Structure()
     worst = None if structure.max_error is None else max(structure.max_error, error)
-    remember_(model, Structure(structure.plans, structure.sizes, worst))
+    remember_(model, replace(structure, max_error=worst))
 
 
 def _refusal(model: nn.Module, graph: ChannelGraph, plan: Plan, inputs: Inputs, why: str) -> str:

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any
 
 from seg_pruning.surgery.errors import PruningError
@@ -27,8 +26,8 @@ class Plan:
     version: int = field(default=VERSION)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "kept", MappingProxyType({k: tuple(v) for k, v in self.kept.items()}))
-        object.__setattr__(self, "sizes", MappingProxyType(dict(self.sizes)))
+        object.__setattr__(self, "kept", {k: tuple(v) for k, v in self.kept.items()})
+        object.__setattr__(self, "sizes", dict(self.sizes))
         object.__setattr__(self, "dropped", tuple(self.dropped))
         for name, kept in self.kept.items():
             _check_indices(name, kept, self.sizes.get(name))

@@ -6,8 +6,7 @@ measured.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from types import MappingProxyType
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
@@ -30,16 +29,19 @@ class Structure:
         plans: the cuts so far. One plan that names channels of the dense network; a later one is listed by
             itself where its groups do not continue the earlier ones.
         sizes: dense and present value of each attribute that was rewritten.
+        dense: dense shape of each tensor that was cut, by which a file of another network is told.
         max_error: largest relative error of all certificates; None where a cut was applied by hand without
             one.
     """
 
     plans: tuple[Plan, ...] = ()
     sizes: Mapping[Attribute, tuple[int, int]] = field(default_factory=dict)
+    dense: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     max_error: float | None = 0.0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "sizes", MappingProxyType(dict(self.sizes)))
+        object.__setattr__(self, "sizes", dict(self.sizes))
+        object.__setattr__(self, "dense", {name: tuple(shape) for name, shape in self.dense.items()})
 
     @property
     def dropped(self) -> tuple[str, ...]:
@@ -53,8 +55,9 @@ class Structure:
             sizes[attribute] = (sizes.get(attribute, (before[attribute], value))[0], value)
         joined = self.plans[-1].then(cut.plan) if self.plans else cut.plan
         plans = (*self.plans[:-1], joined) if joined is not None else (*self.plans, cut.plan)
+        dense = {name: tuple(mask.shape) for name, mask in cut.masks.items()} | dict(self.dense)
         known = None if max_error is None or self.max_error is None else max(self.max_error, max_error)
-        return replace(self, plans=plans, sizes=sizes, max_error=known)
+        return Structure(plans, sizes, dense, known)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
@@ -68,7 +71,8 @@ class Structure:
             }
             for p in self.plans
         ]
-        return {"version": VERSION, "plans": plans, "sizes": sizes, "max_error": self.max_error}
+        dense = {name: list(shape) for name, shape in self.dense.items()}
+        return {"version": VERSION, "plans": plans, "sizes": sizes, "dense": dense, "max_error": self.max_error}
 
     @classmethod
     def from_dict(cls, data: object) -> "Structure":
@@ -77,13 +81,10 @@ class Structure:
         Raises:
             PruningError: it is of another version or malformed.
         """
-        if (
-            not isinstance(data, dict)
-            or not isinstance(data.get("plans"), list)
-            or not isinstance(data.get("sizes"), list)
-        ):
+        wanted = {"plans": list, "sizes": list, "dense": dict}
+        if not isinstance(data, dict) or not all(isinstance(data.get(k), t) for k, t in wanted.items()):
             raise PruningError(
-                "the structure of a pruned network is a JSON object with 'version', 'plans' and 'sizes'"
+                "the structure of a pruned network is a JSON object with 'version', 'plans', 'sizes' and 'dense'"
             )
         if data.get("version") != VERSION:
             raise PruningError(
@@ -98,8 +99,12 @@ class Structure:
                 )
             module, name, index, dense, now = entry
             sizes[Attribute(module, name, index)] = (dense, now)
+        for name, shape in data["dense"].items():
+            if not isinstance(shape, list) or not all(type(size) is int and size > 0 for size in shape):
+                raise PruningError(f"the dense shape of {name!r} is a list of sizes, not {shape!r:.100}")
         error = data.get("max_error")
-        return cls(tuple(map(Plan.from_dict, data["plans"])), sizes, None if error is None else float(error))
+        known = None if error is None else float(error)
+        return cls(tuple(map(Plan.from_dict, data["plans"])), sizes, data["dense"], known)
 
 
 def _is_size(entry: object) -> bool:
@@ -178,13 +183,14 @@ def all_tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 def check_same_network(model: nn.Module, shapes: Mapping[str, tuple[int, ...]], structure: Structure) -> None:
-    """Raises where a state dict with these shapes cannot be of a network like `model`."""
-    tensors = all_tensors(model)
-    problems = [
-        f"{name}: {len(shapes[name])} dims, not {t.ndim}"
-        for name, t in tensors.items()
-        if name in shapes and len(shapes[name]) != t.ndim
-    ]
+    """Raises where a state dict with these shapes cannot be of a network like `model`: their dense shapes differ."""
+    present = structure_of(model) or Structure()
+    problems = []
+    for name, tensor in all_tensors(model).items():
+        mine = present.dense.get(name, tuple(tensor.shape))
+        theirs = structure.dense.get(name, tuple(shapes.get(name, mine)))
+        if mine != theirs:
+            problems.append(f"{name}: dense shape {theirs}, not {mine}")
     modules = dict(model.named_modules())
     problems += [f"{path}: no such module to drop" for path in structure.dropped if path not in modules]
     for attribute in structure.sizes:
