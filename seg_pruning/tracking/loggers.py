@@ -26,6 +26,10 @@ class MetricsFile(CSVLogger):
     def __init__(self, folder: Path) -> None:
         super().__init__(save_dir=folder, name="", version="", flush_logs_every_n_steps=1)
 
+    def open(self) -> None:
+        """Takes the folder into use; before W&B does, which Lightning starts first and then warns about."""
+        _ = self.experiment
+
     @override
     def log_hyperparams(self, params: dict[str, Any] | Namespace | None = None) -> None:
         """Does nothing."""

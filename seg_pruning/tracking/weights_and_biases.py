@@ -91,8 +91,12 @@ def write_summary(logger: Logger, values: Mapping[str, object]) -> bool:
 
 
 @contextmanager
-def close_new_runs() -> Iterator[None]:
-    """Finishes the W&B run that began within the block, so that the process's next one is another run."""
+def close_new_runs(*, only_failed: bool = False) -> Iterator[None]:
+    """Finishes the W&B run that began within the block, so that the process's next one is another run.
+
+    Args:
+        only_failed: Whether to leave it open when the block succeeds.
+    """
     before = _running()
     failed = True
     try:
@@ -100,7 +104,7 @@ def close_new_runs() -> Iterator[None]:
         failed = False
     finally:
         run = _running()
-        if run is not None and run is not before:
+        if run is not None and run is not before and (failed or not only_failed):
             run.finish(exit_code=int(failed))  # type: ignore[attr-defined]
 
 

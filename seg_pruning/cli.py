@@ -1,0 +1,181 @@
+"""The command line: Lightning's, with our tasks and data by short names, and a new folder for each run."""
+
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import yaml
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+from typing_extensions import override
+
+from seg_pruning import tracking
+from seg_pruning.data import BaseDataModule
+from seg_pruning.surgery.errors import PruningError
+from seg_pruning.tasks import MaskWriter, SemanticSegmentation, check_checkpoint
+
+_NAMED_CHECKPOINTS = ("best", "last", "hpc")  # Lightning finds these itself
+_WRITING = ("fit", "predict")  # the subcommands that leave a run folder
+
+
+class SaveConfig(SaveConfigCallback):
+    """Writes ``config.yaml`` and sends the config to the loggers, which Lightning's own does not."""
+
+    @override
+    def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Sends the config."""
+        tracking.log_config(trainer, yaml.safe_load(self.parser.dump(self.config, skip_none=False)))
+
+
+class SegmentationCLI(LightningCLI):
+    """Lightning's command line with a run folder, loggers that never ask, and checks before training."""
+
+    folder: Path
+
+    @override
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds ``run``, the folder to write, and ``checkpoint``, what to keep in it."""
+        parser.add_class_arguments(tracking.RunFolder, "run")
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.set_defaults(
+            {
+                "checkpoint.monitor": "val/dice",
+                "checkpoint.mode": "max",
+                "checkpoint.save_last": True,
+                "checkpoint.filename": "best-epoch{epoch:03d}",
+                "checkpoint.auto_insert_metric_name": False,  # it would write the slash of val/dice
+            }
+        )
+
+    @override
+    def _parse_ckpt_path(self) -> None:
+        """Leaves the config alone: in Lightning a checkpoint's settings silently win over given flags."""
+
+    @override
+    def before_instantiate_classes(self) -> None:
+        """Checks what needs nothing built, and chooses the run folder."""
+        config = self.config[self.subcommand]
+        path = config.get("ckpt_path")
+        if path and path not in _NAMED_CHECKPOINTS and ":" not in str(path).replace(":\\", ""):
+            check_checkpoint(path)
+            if self.subcommand != "fit" and config.checkpoint.dirpath is None:
+                config.checkpoint.dirpath = str(
+                    Path(path).resolve().parent
+                )  # or Lightning warns that it moved
+        self.folder = tracking.RunFolder(config.run.root, config.run.name).choose(datetime.now()).resolve()
+
+    @override
+    def instantiate_classes(self) -> None:
+        """Builds all objects; an error of ours comes out as it was raised, not wrapped by jsonargparse."""
+        try:
+            super().instantiate_classes()
+        except (TypeError, ValueError) as error:
+            ours = next(filter(_is_ours, _causes(error)), None)
+            if ours is None:
+                raise
+            raise ours from None
+
+    @override
+    def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
+        """Gives the trainer, whose files all go to the run folder."""
+        config = self._get(self.config_init, "trainer")
+        if config.enable_checkpointing is False or config.fast_dev_run:
+            self._parser(self.subcommand).callback_keys.remove("checkpoint")
+        if not self._leaves_folder():
+            self.save_config_callback = None
+            loggers = config.logger if config.logger not in (None, True) else False
+            return super().instantiate_trainer(logger=loggers, **kwargs)
+        if self.subcommand == "predict":
+            self.trainer_defaults["callbacks"] = MaskWriter(self.folder / "masks")
+        loggers = tracking.choose_loggers(config.logger, folder=self.folder)
+        root = config.default_root_dir or self.folder
+        return super().instantiate_trainer(logger=loggers, default_root_dir=root, **kwargs)
+
+    @override
+    def after_instantiate_classes(self) -> None:
+        """Checks what the model and the data say of each other."""
+        if isinstance(self.model, SemanticSegmentation) and isinstance(self.datamodule, BaseDataModule):
+            _check_classes(self.model, self.datamodule)
+
+    def fit(self, **arguments: Any) -> None:
+        """Trains in a new run folder, which is gone again if nothing came of it."""
+        with self._new_folder():
+            self.trainer.fit(**arguments)
+
+    def predict(self, **arguments: Any) -> None:
+        """Writes a mask for each image into a new run folder."""
+        with self._new_folder():
+            self.trainer.predict(**{**arguments, "return_predictions": False})
+
+    def _leaves_folder(self) -> bool:
+        return self.subcommand in _WRITING and not self._get(self.config_init, "trainer").fast_dev_run
+
+    @contextmanager
+    def _new_folder(self) -> Iterator[None]:
+        if not self._leaves_folder():
+            yield
+            return
+        with tracking.written(self.folder), tracking.close_new_runs(only_failed=True):
+            for logger in self.trainer.loggers:
+                if isinstance(logger, tracking.MetricsFile):
+                    logger.open()
+            yield
+
+
+def main(args: ArgsType = None) -> SegmentationCLI:
+    """Runs a subcommand and gives what it was run with.
+
+    Args:
+        args: The command line, as a list of words or a config. By default the one that the process got; then
+            an error that the user can mend ends the process with its message alone and status 2.
+
+    Raises:
+        ValueError: For input that the user can mend, if `args` are given.
+    """
+    try:
+        with tracking.close_new_runs():
+            return SegmentationCLI(
+                L.LightningModule,
+                L.LightningDataModule,
+                subclass_mode_model=True,
+                subclass_mode_data=True,
+                save_config_callback=SaveConfig,
+                seed_everything_default=0,
+                auto_configure_optimizers=False,  # a task makes its own, which pruning can carry on
+                args=args,
+            )
+    except ValueError as error:
+        if args is not None or not _is_ours(error):
+            raise
+        print(f"seg-pruning: error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Tells whether our code raised the error: then its message says all, and no traceback is needed."""
+    modules = [frame.f_globals["__name__"] for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return isinstance(error, PruningError) or (
+        isinstance(error, ValueError) and modules[-1].startswith("seg_pruning.")
+    )
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+def _check_classes(model: SemanticSegmentation, data: BaseDataModule) -> None:
+    if len(model.classes) != data.classes:
+        raise PruningError(
+            f"The data has {data.classes} classes, the network {len(model.classes)} "
+            f"({', '.join(model.classes)}), "
+            f"where 1 means foreground against background. Set --model.init_args.classes to {data.classes}, "
+            f"or the "
+            f"classes of the data."
+        )

@@ -1,0 +1,78 @@
+"""Every file in configs/ composes, prints itself, reads itself back, and runs."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from seg_pruning.cli import main
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+WHOLE = sorted(CONFIGS.glob("*.yaml"))
+PARTS = sorted(CONFIGS.glob("*/*.yaml"))
+TINY = (
+    "--trainer.fast_dev_run=true",
+    "--trainer.accelerator=cpu",
+    "--trainer.enable_model_summary=false",
+    "--model.init_args.encoder=tu-test_resnet",
+    "--data=SyntheticPolyps",
+    "--data.init_args.counts=[4, 2, 2]",
+    "--data.init_args.image_size=32",
+    "--data.init_args.batch_size=2",
+)
+
+
+def given(file):
+    """The command line that uses a config: a part is laid over the demo."""
+    files = [file] if file in WHOLE else [CONFIGS / "demo.yaml", file]
+    return [word for each in files for word in ("--config", str(each))]
+
+
+def name(file):
+    return str(file.relative_to(CONFIGS))
+
+
+@pytest.fixture(autouse=True)
+def _place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["seg-pruning"])
+
+
+@pytest.mark.parametrize("file", WHOLE + PARTS, ids=name)
+def test_runs(file, tmp_path):
+    cli = main(["fit", *given(file), *TINY])
+    assert cli.trainer.global_step == 1
+    assert "val/dice" in cli.trainer.callback_metrics
+    assert list(tmp_path.iterdir()) == [], "a trial leaves nothing"
+
+
+def printed(arguments, capsys):
+    with pytest.raises(SystemExit) as raised:
+        main(["fit", *arguments, "--print_config"])
+    assert raised.value.code in (0, None)
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("file", WHOLE + PARTS, ids=name)
+def test_print_config_round_trips(file, tmp_path, capsys):
+    first = printed(given(file), capsys)
+    copy = tmp_path / "printed.yaml"
+    copy.write_text(first)
+    assert printed(["--config", str(copy)], capsys) == first
+    for key, value in leaves(yaml.safe_load(file.read_text())):
+        assert value == at(yaml.safe_load(first), key), f"{key} is not what the file says"
+
+
+def leaves(tree, path=()):
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from leaves(value, (*path, key))
+        else:
+            yield (*path, key), value
+
+
+def at(tree, path):
+    for key in path:
+        tree = tree[key]
+    return tree
