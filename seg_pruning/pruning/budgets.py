@@ -76,7 +76,9 @@ class Budget:
             return budget
         known = {f.name: f.name for f in fields(cls)}
         if not isinstance(budget, Mapping) or not budget:
-            raise PruningError(f"a budget is a mapping such as {{'macs': 0.3}} of {', '.join(known)}; got {budget!r}")
+            raise PruningError(
+                f"a budget is a mapping such as {{'macs': 0.3}} of {', '.join(known)}; got {budget!r}"
+            )
         for name in budget:
             choose(known, name, kind="budget")
         return cls(**budget)
@@ -101,7 +103,7 @@ class Budget:
 
 
 def amounts(graph: ChannelGraph, kept: Vector | None = None) -> Amounts:
-    """What the network costs when the group `graph.prunable[i]` keeps `kept[i]` channels; all of them by default."""
+    """What the network costs when `graph.prunable[i]` keeps `kept[i]` channels; all of them by default."""
     if kept is None:
         kept = np.array([group.size for group in graph.prunable], dtype=np.float64)
     return Amounts(graph.costs.params(kept), graph.costs.macs(kept), int(kept.sum()))

@@ -30,8 +30,8 @@ class PruneResult:
         after: params and MACs of the pruned one, counted on it.
         plan: the kept channels of each group that was cut.
         cut: the same as keep masks, one for each tensor that changed.
-        max_error: the certificate: largest difference between masked original and pruned network, relative to the largest
-            magnitude of the output.
+        max_error: the certificate: largest difference between masked original and pruned network, relative
+            to the largest magnitude of the output.
     """
 
     before: Cost
@@ -56,13 +56,13 @@ def prune_(
     loss: Loss | None = None,
     selection: Selection | None = None,
 ) -> PruneResult:
-    """Removes the least important channels of `model`, in place, until the budget holds; certified or rolled back.
+    """Removes the least important channels of `model` in place until the budget holds, or leaves all as it was.
 
     Args:
         model: any module that runs, in any mode, on any device. Parameters stay the objects that they are.
         example_inputs: what it is called with: a tensor, a tuple of arguments or a dict of keyword arguments.
-        budget: fractions of the dense network that are kept: `params`, `macs`, `channels`, each in (0, 1]; several together
-            must all hold.
+        budget: fractions of the dense network that are kept: `params`, `macs`, `channels`, each in (0, 1];
+            several together must all hold.
         criterion: a name (`"l2"`, `"taylor"`, ...) or a `Criterion`.
         scope: "global" ranks all channels together, "local" takes the same fraction of each group.
         protect: names of layers or groups, or patterns such as `"head.*"`, that keep their width.
@@ -71,11 +71,12 @@ def prune_(
         dead: drop modules that never run, in eval or in train mode.
         data: pairs of inputs and target, for criteria that need gradients.
         loss: called with output and target, for criteria that need gradients.
-        selection: all options of the selection at once; `scope`, `protect` and `round_to` are then read from it.
+        selection: all options of the selection at once; `scope`, `protect` and `round_to` are then read from
+            it.
 
     Raises:
-        PruningError: the network does not run, the budget or a name is illegal, the budget cannot be reached, or the cut
-            could not be certified. The network is then as it was.
+        PruningError: the network does not run, the budget or a name is illegal, the budget cannot be
+            reached, or the cut could not be certified. The network is then as it was.
 
     Example:
         >>> import torch

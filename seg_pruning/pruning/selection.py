@@ -1,8 +1,8 @@
 """Scores and a budget -> the plan: pure.
 
-Every group is a queue of steps. A step takes one channel, or one from each block, the least important first; its score is the mean
-of its channels'. `global` scope merges all queues by score, `local` by the share of the group that is gone. The plan is the shortest
-prefix of that one order with which all budgets hold.
+Every group is a queue of steps. A step takes one channel, or one from each block, the least important first;
+its score is the mean of its channels'. `global` scope merges all queues by score, `local` by the share of
+the group that is gone. The plan is the shortest prefix of that one order with which all budgets hold.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class Selection:
 
     Attributes:
         scope: "global" ranks all channels together; "local" takes the same fraction of each group.
-        normalise: what the scores of a group are divided by before groups are compared: nothing, their mean, or
-            their L2 norm. Local scope never compares groups.
+        normalise: what the scores of a group are divided by before groups are compared: nothing, their mean,
+            or their L2 norm. Local scope never compares groups.
         round_to: widths stay multiples of this, or whole. Runtimes favour 8 or 16.
         floor: fraction of each group that always stays, in [0, 1); at least one channel stays anyway.
         protect: names of groups or layers, or patterns such as `"head.*"`, that keep their width.
@@ -55,11 +55,13 @@ class Selection:
             if getattr(self, name) not in legal:
                 raise PruningError(f"expected {name} to be one of {legal}, but got {getattr(self, name)!r}")
         if type(self.round_to) is not int or self.round_to < 1:
-            raise PruningError(f"expected round_to to be a whole number of 1 or more, but got {self.round_to!r}")
+            raise PruningError(
+                f"expected round_to to be a whole number of 1 or more, but got {self.round_to!r}"
+            )
         if not 0 <= self.floor < 1:
             raise PruningError(f"expected floor to be at least 0 and below 1, but got {self.floor!r}")
-        if isinstance(self.protect, str):
-            raise PruningError(f"expected protect to be a tuple of names, but got {self.protect!r}: write ({self.protect!r},)")
+        if not all(len(name) > 1 for name in self.protect):
+            raise PruningError(f"expected protect to be a tuple of names, but got {self.protect!r}")
         object.__setattr__(self, "protect", tuple(self.protect))
 
 
@@ -87,10 +89,12 @@ class _Queue:
         """Channels that stay after `steps` steps, rounded up to what is legal."""
         blocks = self.order.shape[1]
         wanted = max(self.width - steps * blocks, self.least)
-        return min(self.width, math.ceil(wanted / self.quantum) * self.quantum)
+        return int(min(self.width, math.ceil(wanted / self.quantum) * self.quantum))
 
 
-def select(graph: ChannelGraph, scores: Mapping[str, Tensor], limit: Amounts, selection: Selection = Selection()) -> Plan:  # noqa: B008
+def select(
+    graph: ChannelGraph, scores: Mapping[str, Tensor], limit: Amounts, selection: Selection = Selection()
+) -> Plan:
     """The plan that keeps as much as the limit allows, the least important channels leaving first.
 
     Args:
@@ -100,8 +104,8 @@ def select(graph: ChannelGraph, scores: Mapping[str, Tensor], limit: Amounts, se
         selection: scope, rounding, floors, protection.
 
     Raises:
-        PruningError: scores are missing, of another size or not finite; a protected name is unknown; or the limit cannot be
-            reached, with the smallest amounts that can.
+        PruningError: scores are missing, of another size or not finite; a protected name is unknown; or the
+            limit cannot be reached, with the smallest amounts that can.
     """
     guarded = protected(graph, selection.protect)
     queues = [_queue(group, scores, selection, whole=group.name in guarded) for group in graph.prunable]
@@ -110,8 +114,8 @@ def select(graph: ChannelGraph, scores: Mapping[str, Tensor], limit: Amounts, se
     smallest = counts.amounts(len(group_of))
     if not smallest.within(limit):
         raise PruningError(
-            f"the budget cannot be reached: with every group at its floor there are still {overshoot(smallest, limit)}; "
-            f"the smallest reachable is {smallest}. Ask for more, lower floor={selection.floor} or "
+            f"the budget cannot be reached: with every group at its floor there are still "
+            f"{overshoot(smallest, limit)}; the smallest reachable is {smallest}. Ask for more, lower floor={selection.floor} or "
             f"round_to={selection.round_to}, or protect less"
         )
     taken = counts.fewest(limit)
@@ -122,7 +126,11 @@ class _Counts:
     """Kept channels and costs after the first n steps of the merged order."""
 
     def __init__(
-        self, graph: ChannelGraph, queues: Sequence[_Queue], group_of: npt.NDArray[np.int64], step_of: npt.NDArray[np.int64]
+        self,
+        graph: ChannelGraph,
+        queues: Sequence[_Queue],
+        group_of: npt.NDArray[np.int64],
+        step_of: npt.NDArray[np.int64],
     ) -> None:
         self.graph = graph
         self.queues = queues
@@ -149,7 +157,7 @@ class _Counts:
 
 
 def protected(graph: ChannelGraph, patterns: Sequence[str]) -> frozenset[str]:
-    """The groups whose width `patterns` keep: by the group's name, or by a layer that makes or carries its channels.
+    """The groups whose width `patterns` keep: by their name, or by a layer that makes or carries their channels.
 
     Raises:
         PruningError: a pattern matches nothing; the message names what is nearest.
@@ -159,9 +167,13 @@ def protected(graph: ChannelGraph, patterns: Sequence[str]) -> frozenset[str]:
     for pattern in patterns:
         if not any(_matches(pattern, name) for name in known):
             near = get_close_matches(pattern, known, n=3) or known[:10]
-            raise PruningError(f"protect names {pattern!r}, which no group or layer matches; there are {', '.join(near)}, ...")
+            raise PruningError(
+                f"protect names {pattern!r}, which no group or layer matches; nearest: {', '.join(near)}"
+            )
     return frozenset(
-        name for name, layers in names.items() if any(_matches(p, layer) for p in patterns for layer in layers)
+        name
+        for name, layers in names.items()
+        if any(_matches(p, layer) for p in patterns for layer in layers)
     )
 
 
@@ -196,7 +208,9 @@ def _checked(group: ChannelGroup, scores: Mapping[str, Tensor]) -> _Floats:
     return values
 
 
-def _merged(queues: Sequence[_Queue], selection: Selection) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _merged(
+    queues: Sequence[_Queue], selection: Selection
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """The group and the step of each entry of the one order in which channels leave."""
     keys = [_keys(queue, selection) for queue in queues]
     group_of = np.repeat(np.arange(len(queues)), [len(key) for key in keys])

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, Literal, Self, TypeAlias
 
-import lightning as L
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -17,12 +16,13 @@ from typing_extensions import override
 from seg_pruning.surgery.errors import PruningError
 
 from .networks import MODULE_MARK
+from .prunable import PrunableCheckpoints
 
 Scheduler: TypeAlias = Literal["cosine"] | LRSchedulerCallable | None
 Location: TypeAlias = torch.device | str | None
 
 
-class BaseTask(L.LightningModule, ABC):
+class BaseTask(PrunableCheckpoints, ABC):
     """A LightningModule with one network, whose checkpoints load with ``weights_only=True`` and by name.
 
     Subclasses set `network` and whatever their losses and metrics need, then call `configure_losses` and
@@ -93,6 +93,7 @@ class BaseTask(L.LightningModule, ABC):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps what the checkpoint says about its network, for the message if it does not fit."""
         self._loaded_hparams = checkpoint.get(self.CHECKPOINT_HYPER_PARAMS_KEY, {})
+        super().on_load_checkpoint(checkpoint)
 
     @override
     def load_state_dict(

@@ -1,0 +1,5 @@
+"""When channels leave: the pruning of a network while Lightning trains it."""
+
+from seg_pruning.callbacks.iterative_pruning import IterativePruning
+
+__all__ = ["IterativePruning"]
