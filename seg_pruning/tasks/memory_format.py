@@ -18,7 +18,7 @@ class ChannelsLast(L.Callback):
     @override
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Lays out the weights before the first batch of any kind."""
-        pl_module.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # Lightning types only devices
+        pl_module.to(memory_format=torch.channels_last)
 
     @override
     def on_train_batch_start(
@@ -26,4 +26,4 @@ class ChannelsLast(L.Callback):
     ) -> None:
         """Lays them out again once an epoch, when whatever cuts them at its start is done."""
         if batch_idx == 0:
-            pl_module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            pl_module.to(memory_format=torch.channels_last)

@@ -36,7 +36,7 @@ class RunFolder:
         root = Path(self.root)
         if self.name is None:
             return _free(root / now.strftime("%Y-%m-%d_%H-%M-%S"))
-        if Path(self.name).name != self.name:
+        if self.name in ("", "..") or Path(self.name).name != self.name:
             raise PruningError(
                 f"A run's name is a plain folder name, not {self.name!r}. The folder of all runs is "
                 f"--run.root."
