@@ -22,7 +22,7 @@ from seg_pruning.surgery.graph import ChannelGraph
 from seg_pruning.surgery.inputs import Inputs, flatten_tensors, map_tensors
 from seg_pruning.surgery.labels import LabelSet
 from seg_pruning.surgery.ledger import Site
-from seg_pruning.surgery.trace import eval_mode, repeatable, tensors_of
+from seg_pruning.surgery.trace import FunctionCalls, eval_mode, repeatable, tensors_of
 
 TOLERANCE = 1e-4
 """Largest difference that passes, relative to the largest magnitude of the output: float32 rounds."""
@@ -113,7 +113,8 @@ def masked_output(
         for name, t in tensors.items()
     }
     mode = _MaskedSites(graph, graph.keep(cut.plan))
-    with eval_mode(model), repeatable(), mode:
+    # Seen from a function mode, as in the trace: some torch.nn layers choose a fused path where there is none.
+    with eval_mode(model), repeatable(), FunctionCalls(), mode:
         return flatten_tensors(functional_call(model, masked, inputs.args, dict(inputs.kwargs)))
 
 

@@ -110,6 +110,10 @@ def _sizes(trace: Trace, keep: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> di
     changed: set[Attribute] = set()
     for demand in trace.demands:
         value = int(keep[demand.labels].sum())
+        if value == 0:
+            raise PruningError(
+                f"the plan keeps no channel of an axis that {demand.attribute} sizes; keep 1 or more"
+            )
         if sizes.setdefault(demand.attribute, value) != value:
             raise PruningError(
                 f"the attribute {demand.attribute} would have to be {sizes[demand.attribute]} and {value} "

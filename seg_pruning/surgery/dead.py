@@ -9,14 +9,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from seg_pruning.surgery.graph import ChannelGraph
 from seg_pruning.surgery.inputs import Inputs, flatten_tensors
-from seg_pruning.surgery.trace import repeatable, tensors_of
+from seg_pruning.surgery.trace import repeatable, tensors_of, train_mode
 
 
 def dead_modules(model: nn.Module, graph: ChannelGraph, inputs: Inputs) -> tuple[str, ...]:
     """The outermost modules whose every parameter is idle in eval mode and in train mode.
 
-    Gives none where the network does not run in train mode on `inputs` (a BatchNorm over a single value,
-    say): what training needs is then not known.
+    Gives none where the network does not run in train mode on `inputs` (a forward that wants targets, say):
+    what training needs is then not known.
     """
     if not graph.idle:
         return ()
@@ -27,17 +27,12 @@ def dead_modules(model: nn.Module, graph: ChannelGraph, inputs: Inputs) -> tuple
 def _read_in_training(model: nn.Module, inputs: Inputs) -> set[str] | None:
     """Names of the parameters that a pass in train mode reads; the network and its buffers are untouched."""
     copies = {name: tensor.detach().clone() for name, tensor in tensors_of(model).items()}
-    modes = [(module, module.training) for module in model.modules()]
     reads = _Reads()
     try:
-        model.train()
-        with torch.no_grad(), repeatable(), reads:
+        with train_mode(model), repeatable(), reads:
             functional_call(model, copies, inputs.args, dict(inputs.kwargs))
     except Exception:
         return None
-    finally:
-        for module, mode in modes:
-            module.training = mode
     return {name for name, tensor in copies.items() if id(tensor) in reads.seen}
 
 

@@ -232,7 +232,9 @@ def _list_groups(trace: Trace, grouping: Grouping) -> list[tuple[int, ChannelGro
     listed = []
     for number, held in members.items():
         sides = {member.side for member in held}
-        if not sides & {"out", "vector"} or grouping.reasons[number] == "never runs":
+        if grouping.reasons[number] == "never runs" or (
+            grouping.reasons[number] and not sides & {"out", "vector"}
+        ):
             continue
         maker = next((m for m in held if m.side == "out"), held[0]).tensor.rpartition(".")[0]
         used[maker] += 1

@@ -141,6 +141,11 @@ class Ledger:
                 arrays.append(array)
         self.set(tensor, tuple(arrays))
 
+    def adopt(self, copy: Tensor, original: Tensor) -> None:
+        """Makes `copy` stand for a parameter or buffer that has been minted."""
+        self._names[copy] = self._names[original]
+        self.set(copy, self.labels(original))
+
     def free(self, shape: Shape) -> LabelSet:
         """Fresh labels along every dim of a tensor whose elements are all alike (zeros, an expanded gate)."""
         return tuple(along(self.fresh(size), d, len(shape)) for d, size in enumerate(shape) if size > 1)

@@ -57,7 +57,11 @@ def operate_(
         )
     del values
     journal = commit_(model, cut, optimizers=optimizers, max_error=0.0)
-    error, failure = _error_now(model, inputs, expected)
+    try:
+        error, failure = _error_now(model, inputs, expected)
+    except BaseException:
+        journal.roll_back()
+        raise
     if failure or not error <= TOLERANCE:
         journal.roll_back()
         raise PruningError(

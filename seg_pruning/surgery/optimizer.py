@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 
 from seg_pruning.surgery.cut import take
 from seg_pruning.surgery.errors import PruningError
+from seg_pruning.surgery.inputs import flatten_tensors
 
 Write = Callable[[Callable[[], object], Callable[[], object]], None]
 
@@ -28,10 +29,21 @@ def cut_states(
     for parameter, state in list(optimizer.state.items()):
         mask = masks.get(parameter)
         if mask is None:
+            _check_own(optimizer, parameter, state)
             continue
         for key, value in state.items():
             if _carried(optimizer, key, value, mask):
                 yield state, key, take(value, mask)
+
+
+def _check_own(optimizer: Optimizer, parameter: Tensor, state: Mapping[str, Any]) -> None:
+    """Raises where the state of a parameter that is not cut covers others that may be (L-BFGS)."""
+    for key, value in state.items():
+        if any(tensor.numel() > parameter.numel() for tensor in flatten_tensors(value)):
+            raise PruningError(
+                f"{type(optimizer).__name__} keeps state {key!r} of all parameters together, which cannot be "
+                "carried through a cut; clear optimizer.state before pruning"
+            )
 
 
 def _carried(optimizer: Optimizer, key: str, value: object, mask: Tensor) -> bool:

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.modules.batchnorm import _NormBase
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -53,7 +55,7 @@ class Trace:
         return frozenset(self.parameters)
 
 
-class _Functions(TorchFunctionMode):
+class FunctionCalls(TorchFunctionMode):
     """Sees each torch function as Python calls it, with the ints that it passes."""
 
     def __init__(self) -> None:
@@ -81,6 +83,8 @@ def _ints(value: object) -> list[int]:
         return []
     if isinstance(value, int):
         return [value]
+    if isinstance(value, slice):
+        value = (value.start, value.stop)
     if isinstance(value, Mapping):
         value = tuple(value.values())
     return [i for entry in value for i in _ints(entry)] if isinstance(value, tuple | list) else []
@@ -89,7 +93,7 @@ def _ints(value: object) -> list[int]:
 class _Ops(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Sees each ATen op after it ran and lets its rule write into the ledger."""
 
-    def __init__(self, ledger: Ledger, functions: _Functions) -> None:
+    def __init__(self, ledger: Ledger, functions: FunctionCalls) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.ledger = ledger
         self.functions = functions
@@ -127,11 +131,27 @@ def _arguments(
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
     """Within, every module is in eval mode and no gradient is recorded; then each has its own mode again."""
+    with _own_modes(model), torch.no_grad():
+        model.eval()
+        yield
+
+
+@contextmanager
+def train_mode(model: nn.Module) -> Iterator[None]:
+    """Within, all but the norms is in train mode (one image is too few for them); no gradient is recorded."""
+    with _own_modes(model), torch.no_grad():
+        model.train()
+        for module in model.modules():
+            if isinstance(module, _NormBase):
+                module.eval()
+        yield
+
+
+@contextmanager
+def _own_modes(model: nn.Module) -> Iterator[None]:
     modes = [(module, module.training) for module in model.modules()]
     try:
-        with torch.no_grad():
-            model.eval()
-            yield
+        yield
     finally:
         for module, mode in modes:
             module.training = mode
@@ -153,11 +173,33 @@ def _one_pass(model: nn.Module, inputs: Inputs, joint: dict[str, tuple[int, ...]
     ledger = Ledger(joint=joint)
     for name, tensor in itertools.chain(model.named_parameters(), model.named_buffers()):
         ledger.mint(name, tensor)
-    functions = _Functions()
+    functions = FunctionCalls()
     with eval_mode(model), repeatable(), tracked_sizes(model), functions, _Ops(ledger, functions):
         output = model(*inputs.args, **inputs.kwargs)
     _pin_ends(ledger, inputs, output)
+    if any(name not in ledger.ran for name, _ in model.named_parameters()):
+        _training_pass(model, inputs, ledger)
     return ledger
+
+
+def _training_pass(model: nn.Module, inputs: Inputs, ledger: Ledger) -> None:
+    """Notes what only training reads (auxiliary heads): its ties and pins count; its ops are not traced.
+
+    Where the network does not run in train mode on `inputs`, what was read until then is all that is known.
+    """
+    copies = {name: tensor.detach().clone() for name, tensor in tensors_of(model).items()}
+    for name, tensor in tensors_of(model).items():
+        ledger.adopt(copies[name], tensor)
+    ops, work, sites = list(ledger.ops), list(ledger.work), dict(ledger.sites)
+    functions = FunctionCalls()
+    try:
+        with train_mode(model), repeatable(), tracked_sizes(model), functions, _Ops(ledger, functions):
+            output = functional_call(model, copies, inputs.args, dict(inputs.kwargs))
+        _pin_ends(ledger, inputs, output)
+    except Exception:  # a forward that wants targets, say
+        return
+    finally:
+        ledger.ops, ledger.work, ledger.sites = ops, work, sites
 
 
 def _pin_ends(ledger: Ledger, inputs: Inputs, output: object) -> None:
@@ -172,7 +214,7 @@ def _pin_ends(ledger: Ledger, inputs: Inputs, output: object) -> None:
         ledger.pin(ledger.labels(tensor), "reaches the output")
 
 
-def record(model: nn.Module, example_inputs: ExampleInputs) -> Trace:
+def record(model: nn.Module, example_inputs: ExampleInputs | Inputs) -> Trace:
     """Runs `model` and gives what the rules said; `model` is untouched.
 
     It is run twice where it holds grouped convolutions.

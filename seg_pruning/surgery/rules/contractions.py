@@ -40,10 +40,8 @@ def convolution(ledger: Ledger, call: Call) -> tuple[LabelSet, ...]:
         made = _grouped(ledger, call)
     ledger.work.append(Work(_macs(call), ledger.labels(weight)))
     if made is None:
-        ledger.pin(
-            ledger.labels(x) + ledger.labels(weight),
-            f"{call.name} reads a weight whose channels are not known",
-        )
+        for tensor in call.tensors:
+            ledger.pin(ledger.labels(tensor), f"{call.name} reads a weight whose channels are not known")
         return ((),)
     if call["bias"] is not None and len(made) > 1:
         ledger.meet(made, ledger.vector(call["bias"], 0), f"the bias of {call.name} is fixed")

@@ -15,6 +15,7 @@ def embedding(ledger: Ledger, call: Call) -> tuple[LabelSet, ...]:
     weight, indices = call["weight"], call["indices"]
     ledger.pin(touching(ledger.labels(weight), [0]), f"{call.name} looks rows up by their number")
     ledger.pin(ledger.labels(indices), f"{call.name} looks rows up by their number")
+    ledger.role(ledger.vector(weight, 1), "out")
     columns = [a for a in ledger.labels(weight) if span(a) == (1,)]
     return (tuple(a.reshape((1,) * indices.ndim + (-1,)) for a in columns),)
 
@@ -37,7 +38,8 @@ def index(ledger: Ledger, call: Call) -> tuple[LabelSet, ...]:
     for i in indices:
         if i is not None:
             ledger.pin(ledger.labels(i), f"{call.name} reads by number")
-    if used != list(range(len(used))):
+    by_mask = any(i is not None and i.dtype in (torch.bool, torch.uint8) and i.ndim != 1 for i in indices)
+    if by_mask or used != list(range(len(used))):
         ledger.pin(ledger.labels(x), f"{call.name} reads by number")
         return ((),)
     ledger.pin(touching(ledger.labels(x), used), f"{call.name} reads channels by their number")

@@ -74,8 +74,11 @@ def _size_pieces(ledger: Ledger, call: Call, parts: Sequence[LabelArray], dim: i
     if len(lengths) == 1:
         rows = np.stack([part.reshape(-1) for part in parts])
         ledger.equal_rows(rows, f"{what} cuts the axis in equal parts")
-    for part in parts:
-        ledger.demand(call, part.shape[dim], np.moveaxis(part, dim, 0).reshape(part.shape[dim], -1)[:, 0])
+    lines = [np.moveaxis(part, dim, 0).reshape(part.shape[dim], -1)[:, 0] for part in parts]
+    sized = [ledger.demand(call, len(line), line) for line in lines]
+    if len(lengths) > 1 and not all(sized):
+        for part in parts:
+            ledger.pin(part, f"{what} cuts the axis at numbers that cannot be rewritten")
 
 
 @rule(aten.split, aten.split_with_sizes, aten.chunk)
@@ -103,6 +106,9 @@ def _selected(ledger: Ledger, call: Call, dim: int, index: int) -> LabelSet:
     for array in labels:
         if span(array) == (dim,):
             ledger.pin(array, f"{call.name} reads channels by their number")
+        elif dim in span(array):
+            rows = np.moveaxis(array, dim, 0).reshape(array.shape[dim], -1)
+            ledger.equal_rows(rows, f"{call.name} reads a part of the axis by its number")
     kept = [a for a in labels if span(a) != (dim,)]
     return tuple(a.take([index if dim in span(a) else 0], axis=dim).squeeze(dim) for a in kept)
 

@@ -21,6 +21,8 @@ def _tie_affine(ledger: Ledger, call: Call, channels: LabelArray | None, names: 
     aten.native_batch_norm,
     aten._native_batch_norm_legit_no_training,
     aten._native_batch_norm_legit,
+    aten._batch_norm_no_update,
+    aten._batch_norm_with_update,
     aten.cudnn_batch_norm,
 )
 def batch_norm(ledger: Ledger, call: Call) -> tuple[LabelSet, ...]:
@@ -84,4 +86,5 @@ def weight_norm(ledger: Ledger, call: Call) -> tuple[LabelSet, ...]:
     """`v * g / norm(v)`, the norm over all dims but one."""
     v, g = call["v"], call["g"]
     merged = ledger.merge([(ledger.labels(v), v.shape), (ledger.labels(g), g.shape)], v.ndim, call.name)
+    ledger.site(call, (merged, ledger.labels(g)))  # a row of zeros has no direction
     return (merged, ledger.labels(g))

@@ -5,7 +5,7 @@ from typing import TypeAlias
 
 import torch
 
-from seg_pruning.surgery.labels import LabelSet
+from seg_pruning.surgery.labels import LabelArray, LabelSet, span
 from seg_pruning.surgery.ledger import Call, Ledger
 
 Rule: TypeAlias = Callable[[Ledger, Call], tuple[LabelSet, ...]]
@@ -46,11 +46,26 @@ POINTWISE: list[Rule] = []
 
 def apply_rule(ledger: Ledger, call: Call) -> None:
     """Passes labels through one op; without a rule, everything that it touches is pinned."""
-    labelled = [t for t in call.tensors if ledger.labels(t)]
-    found = _find(call.func)
+    found = None if torch.Tag.inplace_view in call.func.tags else _find(call.func)
     if found is not None:
-        for tensor, labels in zip(call.outputs, found(ledger, call), strict=False):
-            ledger.set(tensor, labels)
+        for tensor, labels in zip(call.outputs, found(ledger, call), strict=True):
+            ledger.set(tensor, _settled(ledger, labels, call.name))
         return
-    for tensor in labelled:
+    for tensor in call.tensors:
         ledger.pin(ledger.labels(tensor), f"{call.name} has no rule")
+        if any(out is tensor for out in call.outputs):
+            ledger.set(tensor, ())  # its shape may have changed under its labels
+
+
+def _settled(ledger: Ledger, labels: LabelSet, what: str) -> LabelSet:
+    """One array for each set of dims, the others pinned; a label of a whole tensor cannot leave."""
+    kept: dict[tuple[int, ...], LabelArray] = {}
+    for array in labels:
+        dims = span(array)
+        if not dims:
+            ledger.pin(array, f"{what} leaves a single channel")
+        elif dims in kept and kept[dims] is not array:
+            ledger.pin(array, f"{what} lays two kinds of channels along one axis")
+        else:
+            kept[dims] = array
+    return tuple(kept.values())

@@ -2,7 +2,7 @@
 
 import torch
 
-from seg_pruning.surgery.labels import LabelSet, touching
+from seg_pruning.surgery.labels import LabelSet, along, span, touching
 from seg_pruning.surgery.ledger import Call, Ledger
 from seg_pruning.surgery.rules.registry import rule
 
@@ -69,14 +69,13 @@ def pixel_shuffle(ledger: Ledger, call: Call) -> tuple[LabelSet, ...]:
     """The `r * r` channels that become one output channel leave together."""
     x, r = call["self"], call["upscale_factor"]
     vector = ledger.vector(x, x.ndim - 3)
-    others = tuple(a for a in ledger.labels(x) if vector is None or a.size != vector.size)
+    others = tuple(a for a in ledger.labels(x) if span(a) != (x.ndim - 3,))
     ledger.pin(others, f"{call.name} moves over it")
     if vector is None:
         return ((),)
     units = vector.reshape(-1, r * r)
     ledger.tie(units, units[:, :1])
-    out = units[:, 0].reshape([-1 if d == x.ndim - 3 else 1 for d in range(x.ndim)])
-    return ((out,) if len(units) > 1 else (),)
+    return ((along(units[:, 0], x.ndim - 3, x.ndim),),)
 
 
 @rule(aten.pixel_unshuffle)
@@ -84,8 +83,8 @@ def pixel_unshuffle(ledger: Ledger, call: Call) -> tuple[LabelSet, ...]:
     """Each input channel becomes `r * r` channels that leave together."""
     x, r = call["self"], call["downscale_factor"]
     vector = ledger.vector(x, x.ndim - 3)
-    others = tuple(a for a in ledger.labels(x) if vector is None or a.size != vector.size)
+    others = tuple(a for a in ledger.labels(x) if span(a) != (x.ndim - 3,))
     ledger.pin(others, f"{call.name} moves over it")
     if vector is None:
         return ((),)
-    return ((vector.repeat(r * r).reshape([-1 if d == x.ndim - 3 else 1 for d in range(x.ndim)]),),)
+    return ((along(vector.repeat(r * r), x.ndim - 3, x.ndim),),)

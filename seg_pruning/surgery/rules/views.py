@@ -14,8 +14,8 @@ aten = torch.ops.aten
 def view(ledger: Ledger, call: Call) -> tuple[LabelSet, ...]:
     """Each array is viewed alike; an axis split into several keeps equal numbers in each row."""
     old, new = call["self"].shape, call.outputs[0].shape
-    if 0 in old:
-        ledger.pin(ledger.labels(call["self"]), f"{call.name} of an empty tensor")
+    if 0 in old or call["self"].numel() != call.outputs[0].numel():
+        ledger.pin(ledger.labels(call["self"]), f"{call.name} is empty or splits elements")
         return ((),)
     viewed = tuple(reshape(array, old, new) for array in ledger.labels(call["self"]))
     for array in viewed:
@@ -100,3 +100,13 @@ def expand(ledger: Ledger, call: Call) -> tuple[LabelSet, ...]:
     kept = tuple(a.reshape((1,) * added + a.shape) for a in ledger.labels(source))
     fresh = ledger.free([size if d in grown else 1 for d, size in enumerate(target)])
     return (kept + fresh,)
+
+
+@rule(aten.repeat)
+def repeat(ledger: Ledger, call: Call) -> tuple[LabelSet, ...]:
+    """Copies end to end: the copies of a channel leave together; a dim that grows from 1 may shrink."""
+    source, times = call["self"], call["repeats"]
+    shape = (1,) * (len(times) - source.ndim) + tuple(source.shape)
+    wide = [a.reshape((1,) * (len(shape) - a.ndim) + a.shape) for a in ledger.labels(source)]
+    tiled = tuple(np.tile(a, [t if d in span(a) else 1 for d, t in enumerate(times)]) for a in wide)
+    return (tiled + ledger.free([t if size == 1 else 1 for size, t in zip(shape, times, strict=True)]),)
