@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from typing_extensions import override
 
+import seg_pruning
 from seg_pruning import tracking
 from seg_pruning.data import BaseDataModule
 from seg_pruning.surgery.errors import PruningError
@@ -35,7 +36,7 @@ class SaveConfig(SaveConfigCallback):
 class SegmentationCLI(LightningCLI):
     """Lightning's command line with a run folder, loggers that never ask, and checks before training."""
 
-    folder: Path
+    folder: Path  # of the subcommands that write one
 
     @override
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -64,10 +65,11 @@ class SegmentationCLI(LightningCLI):
         if path and path not in _NAMED_CHECKPOINTS and ":" not in str(path).replace(":\\", ""):
             check_checkpoint(path)
             if self.subcommand != "fit" and config.checkpoint.dirpath is None:
-                config.checkpoint.dirpath = str(
-                    Path(path).resolve().parent
-                )  # or Lightning warns that it moved
-        self.folder = tracking.RunFolder(config.run.root, config.run.name).choose(datetime.now()).resolve()
+                # Where the file lies: otherwise Lightning warns that its checkpoints have moved.
+                config.checkpoint.dirpath = str(Path(path).resolve().parent)
+        if self._leaves_folder():
+            run = tracking.RunFolder(config.run.root, config.run.name)
+            self.folder = run.choose(datetime.now()).resolve()
 
     @override
     def instantiate_classes(self) -> None:
@@ -113,7 +115,8 @@ class SegmentationCLI(LightningCLI):
             self.trainer.predict(**{**arguments, "return_predictions": False})
 
     def _leaves_folder(self) -> bool:
-        return self.subcommand in _WRITING and not self._get(self.config_init, "trainer").fast_dev_run
+        trial = self._get(self.config, "trainer").fast_dev_run
+        return self.subcommand in _WRITING and not trial
 
     @contextmanager
     def _new_folder(self) -> Iterator[None]:
@@ -147,6 +150,11 @@ def main(args: ArgsType = None) -> SegmentationCLI:
                 save_config_callback=SaveConfig,
                 seed_everything_default=0,
                 auto_configure_optimizers=False,  # a task makes its own, which pruning can carry on
+                parser_kwargs={
+                    "prog": "seg-pruning",
+                    "description": "Trains, prunes and tests segmentation networks.",
+                    "version": seg_pruning.__version__,
+                },
                 args=args,
             )
     except ValueError as error:

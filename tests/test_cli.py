@@ -196,7 +196,7 @@ def test_a_second_config_adds_callbacks_with_a_plus():
 
 
 def test_a_run_is_tested_with_its_own_config(capsys):
-    main(["fit", "--config", written()])
+    main(["fit", "--config", written(), "--run.name", "mine"])
     folder = only_run()
     before = set(Path().rglob("*"))
     cli = main(
