@@ -4,7 +4,7 @@ from seg_pruning.pruning import criteria, schedules
 from seg_pruning.pruning.budgets import Amounts, Budget, amounts
 from seg_pruning.pruning.prune import PruneResult, prune_
 from seg_pruning.pruning.score import RunningScores, Scores, score
-from seg_pruning.pruning.selection import Selection, select
+from seg_pruning.pruning.selection import Selection, check_reachable, select
 
 __all__ = [
     "Amounts",
@@ -14,6 +14,7 @@ __all__ = [
     "Scores",
     "Selection",
     "amounts",
+    "check_reachable",
     "criteria",
     "prune_",
     "schedules",

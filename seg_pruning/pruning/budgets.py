@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from numbers import Real
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -55,7 +57,7 @@ class Budget:
 
     def __post_init__(self) -> None:
         for name, kept in self.fractions.items():
-            if isinstance(kept, bool) or not isinstance(kept, int | float) or not 0 < kept <= 1:
+            if not _is_fraction(kept):
                 raise PruningError(
                     f"budget {name}={kept!r} is no fraction kept: give a number above 0 and at most 1, "
                     "such as 0.3 to keep 30 %"
@@ -99,17 +101,45 @@ class Budget:
             >>> Budget(params=0.5).limit(Amounts(params=101, macs=7, channels=4))
             Amounts(params=50, macs=7, channels=4)
         """
-        return Amounts(**{name: int(kept * getattr(dense, name)) for name, kept in self.fractions.items()})
+        # Rounded first: 0.29 * 100 is a hair below 29, and 29 are meant.
+        return Amounts(
+            **{
+                name: math.floor(round(kept * getattr(dense, name), 6))
+                for name, kept in self.fractions.items()
+            }
+        )
 
 
-def amounts(graph: ChannelGraph, kept: Vector | None = None) -> Amounts:
-    """What the network costs when `graph.prunable[i]` keeps `kept[i]` channels; all of them by default."""
+def _is_fraction(value: object) -> bool:
+    return not isinstance(value, bool) and isinstance(value, Real) and 0 < float(value) <= 1
+
+
+def amounts(graph: ChannelGraph, kept: Vector | None = None, *, dropped: Sequence[str] = ()) -> Amounts:
+    """What the network costs when `graph.prunable[i]` keeps `kept[i]` channels; all of them by default.
+
+    Args:
+        graph: the groups.
+        kept: kept channels of each prunable group.
+        dropped: modules that never run and are gone as a whole.
+    """
     if kept is None:
         kept = np.array([group.size for group in graph.prunable], dtype=np.float64)
-    return Amounts(graph.costs.params(kept), graph.costs.macs(kept), int(kept.sum()))
+    gone = tuple(f"{path}." for path in dropped)
+    idle = sum(math.prod(graph.trace.shapes[n]) for n in graph.trace.parameters if n.startswith(gone))
+    return Amounts(graph.costs.params(kept) - idle, graph.costs.macs(kept), int(kept.sum()))
 
 
-def overshoot(spent: Amounts, limit: Amounts) -> str:
-    """The amounts that are above the limit, in words."""
-    over = [f.name for f in fields(Amounts) if getattr(spent, f.name) > getattr(limit, f.name)]
-    return ", ".join(f"{name} {getattr(spent, name):,} > {getattr(limit, name):,}" for name in over)
+def shortfall(smallest: Amounts, limit: Amounts, present: Amounts) -> str:
+    """The amounts whose smallest value is above the limit, in words.
+
+    Example:
+        >>> shortfall(Amounts(30, 5, 4), Amounts(20, 8, 8), present=Amounts(120, 10, 8))
+        'the smallest reachable is 30 params (25.0 % of the present 120), above the limit of 20'
+    """
+    over = [f.name for f in fields(Amounts) if getattr(smallest, f.name) > getattr(limit, f.name)]
+    return "; ".join(
+        f"the smallest reachable is {(least := getattr(smallest, name)):,} {name} "
+        f"({least / (now := getattr(present, name)):.1%} of the present {now:,})".replace("%", " %")
+        + f", above the limit of {getattr(limit, name):,}"
+        for name in over
+    )

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from torch import nn
 from torch.optim import Optimizer
 
 from seg_pruning.profiling import Cost, cost
+from seg_pruning.profiling.inference import device_of
+from seg_pruning.pruning import criteria
 from seg_pruning.pruning.budgets import Budget, amounts
 from seg_pruning.pruning.criteria import Criterion
+from seg_pruning.pruning.protection import names_of
 from seg_pruning.pruning.score import Loss, score
-from seg_pruning.pruning.selection import Scope, Selection, select
+from seg_pruning.pruning.selection import Scope, Selection, check_reachable, select
 from seg_pruning.surgery.cut import Cut
 from seg_pruning.surgery.dead import dead_modules
+from seg_pruning.surgery.errors import PruningError
 from seg_pruning.surgery.inputs import ExampleInputs, Inputs
 from seg_pruning.surgery.operation import operate_
 from seg_pruning.surgery.plan import Plan
@@ -56,7 +60,7 @@ def prune_(
     loss: Loss | None = None,
     selection: Selection | None = None,
 ) -> PruneResult:
-    """Removes the least important channels of `model` in place until the budget holds, or leaves all as it was.
+    """Removes the least important channels of `model` in place until the budget holds: certified, or undone.
 
     Args:
         model: any module that runs, in any mode, on any device. Parameters stay the objects that they are.
@@ -65,14 +69,13 @@ def prune_(
             several together must all hold.
         criterion: a name (`"l2"`, `"taylor"`, ...) or a `Criterion`.
         scope: "global" ranks all channels together, "local" takes the same fraction of each group.
-        protect: names of layers or groups, or patterns such as `"head.*"`, that keep their width.
+        protect: names of groups, layers or modules, or patterns such as `"head.*"`, that keep their width.
         round_to: widths stay multiples of this, or whole.
         optimizers: their state is cut too.
         dead: drop modules that never run, in eval or in train mode.
         data: pairs of inputs and target, for criteria that need gradients.
         loss: called with output and target, for criteria that need gradients.
-        selection: all options of the selection at once; `scope`, `protect` and `round_to` are then read from
-            it.
+        selection: all options of the selection at once, in place of `scope`, `protect` and `round_to`.
 
     Raises:
         PruningError: the network does not run, the budget or a name is illegal, the budget cannot be
@@ -85,17 +88,27 @@ def prune_(
         >>> net[0].out_channels, result.max_error < 1e-5
         (7, True)
     """
-    options = selection or Selection(scope=scope, protect=tuple(protect), round_to=round_to)
-    wanted = Budget.of(budget)
+    options = _options(selection, scope, protect, round_to)
+    wanted, chosen = Budget.of(budget), criteria.get(criterion)
     inputs = Inputs.of(example_inputs)
-    graph = trace(model, example_inputs)
+    inputs = inputs.to(device=device_of(model, inputs))
+    graph = trace(model, inputs)
     before = cost(model, inputs)
     dropped = dead_modules(model, graph, inputs) if dead else ()
-    idle = sum(p.numel() for path in dropped for p in model.get_submodule(path).parameters())
     limit = wanted.limit(amounts(graph))
-    # What is dropped counts towards the budget before any channel has to leave.
-    limit = replace(limit, params=limit.params + idle)
-    scores = score(graph, model, criterion, data=data, loss=loss)
-    plan = replace(select(graph, scores, limit, options), dropped=dropped)
+    check_reachable(graph, limit, options, dropped=dropped)  # before scores, which may take long
+    scores = score(graph, model, chosen, data=data, loss=loss)
+    plan = select(graph, scores, limit, options, dropped=dropped)
     done = operate_(model, graph, plan, inputs, optimizers=tuple(optimizers))
     return PruneResult(before, cost(model, inputs), plan, done.cut, done.max_error)
+
+
+def _options(selection: Selection | None, scope: Scope, protect: Iterable[str], round_to: int) -> Selection:
+    """The one `Selection` that the arguments of `prune_` mean."""
+    single = Selection(scope=scope, protect=names_of(protect), round_to=round_to)
+    if selection is not None and single != Selection():
+        raise PruningError(
+            "scope, protect and round_to cannot be given beside selection, which holds them too; "
+            f"got {single} beside {selection}"
+        )
+    return selection or single
