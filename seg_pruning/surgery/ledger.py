@@ -162,11 +162,6 @@ class Ledger:
         if labels is not None and (mint := self.minted(int(labels.flat[0]))) is not None:
             self.roles.setdefault(int(mint.labels.flat[0]), role)
 
-    def role_of(self, labels: LabelArray) -> Role | None:
-        """What the parameter of these minted `labels` was used for; None for labels of an activation."""
-        mint = self.minted(int(labels.flat[0]))
-        return None if mint is None else self.roles.get(int(mint.labels.flat[0]))
-
     def named(self, tensor: Tensor) -> str | None:
         """The name of a parameter or buffer; None for an activation."""
         name: str | None = self._names.get(tensor)  # type: ignore[no-untyped-call]

@@ -77,7 +77,9 @@ class KeptLayerNorm(nn.Module):
         values = x[..., self.kept]
         mean = values.mean(-1, keepdim=True)
         scale = (values.var(-1, keepdim=True, unbiased=False) + self.norm.eps).sqrt()
-        out[..., self.kept] = (values - mean) / scale * self.norm.weight[self.kept] + self.norm.bias[self.kept]
+        out[..., self.kept] = (values - mean) / scale * self.norm.weight[self.kept] + self.norm.bias[
+            self.kept
+        ]
         return out
 
 
@@ -114,4 +116,6 @@ def answers(model: nn.Module, example: object) -> list[Tensor]:
 def same(got: list[Tensor], expected: list[Tensor]) -> bool:
     """Whether two lists of outputs agree to float32 rounding."""
     shapes = [t.shape for t in got] == [t.shape for t in expected]
-    return shapes and all((g - e).abs().max() <= 1e-4 * e.abs().max() for g, e in zip(got, expected, strict=True))
+    return shapes and all(
+        (g - e).abs().max() <= 1e-4 * e.abs().max() for g, e in zip(got, expected, strict=True)
+    )

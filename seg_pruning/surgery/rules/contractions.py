@@ -13,8 +13,10 @@ aten = torch.ops.aten
 
 
 def _macs(call: Call) -> int:
-    """Multiply-accumulates as torch counts them (it counts two FLOPs for each)."""
-    count = flop_registry[call.func.overloadpacket]
+    """Multiply-accumulates as torch counts them (it counts two FLOPs for each, none for in-place forms)."""
+    count = flop_registry.get(call.func.overloadpacket)
+    if count is None:
+        return 0
     arguments = dict(call.arguments)
     positional = [
         arguments.pop(a.name) for a in call.func._schema.arguments if not a.kwarg_only and a.name in arguments
@@ -170,11 +172,17 @@ def product(ledger: Ledger, call: Call, a: Tensor, b: Tensor) -> LabelSet:
     ledger.work.append(Work(_macs(call), _distinct(la, lb)))
     _note_roles(ledger, a, b)
     made = _drop(merged, space - 2)
-    contracted = [array for array in (*la, *lb) if space - 2 in span(array)]
+    contracted = any(space - 2 in span(array) for array in (*la, *lb))
     # A weight's removed columns are zero; two activations may hold anything where a channel is masked.
-    if contracted and all(ledger.role_of(array) != "in" for array in contracted):
+    if contracted and not any(_is_parameter(ledger, t) for t in (a, b)):
         ledger.site(call, (made,))
     return made
+
+
+def _is_parameter(ledger: Ledger, tensor: Tensor) -> bool:
+    """Whether `tensor` is a parameter or buffer, or a view of one."""
+    base = tensor if tensor._base is None else tensor._base
+    return ledger.named(base) is not None
 
 
 def _note_roles(ledger: Ledger, a: Tensor, b: Tensor) -> None:
