@@ -11,6 +11,7 @@ from seg_pruning.cli import main
 CONFIGS = Path(__file__).parents[1] / "configs"
 WHOLE = sorted(CONFIGS.glob("*.yaml"))
 PARTS = sorted(CONFIGS.glob("*/*.yaml"))
+BASE = [CONFIGS / part for part in ("data/synthetic.yaml", "model/unet_resnet18.yaml", "trainer/cpu.yaml")]
 TINY = (
     "--trainer.fast_dev_run=true",
     "--trainer.accelerator=cpu",
@@ -24,8 +25,8 @@ TINY = (
 
 
 def given(file):
-    """The command line that uses a config: a part is laid over the demo."""
-    files = [file] if file in WHOLE else [CONFIGS / "demo.yaml", file]
+    """The command line that uses a config: a part is laid over one of each other kind."""
+    files = [file] if file in WHOLE else [*BASE, file]
     return [word for each in files for word in ("--config", str(each))]
 
 
@@ -64,6 +65,22 @@ def test_print_config_round_trips(file, tmp_path, capsys):
         assert holds(at(yaml.safe_load(first), path), value), f"{path} is not what the file says"
 
 
+@pytest.mark.parametrize("file", WHOLE + PARTS, ids=name)
+def test_no_key_is_given_twice(file):
+    """YAML keeps the last one and says nothing."""
+    twice = []
+
+    def mapping(loader, node):
+        keys = [loader.construct_object(key) for key, _ in node.value]
+        twice.extend(key for key in keys if keys.count(key) > 1)
+        return loader.construct_mapping(node, deep=True)
+
+    loader = type("Loader", (yaml.SafeLoader,), {})
+    loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, mapping)
+    yaml.load(file.read_text(), loader)
+    assert twice == []
+
+
 def leaves(tree, path=()):
     """What a file sets, by path; a `+` at the end of a key adds to a list and is no part of its name."""
     for key, value in tree.items():
@@ -82,7 +99,7 @@ def at(tree, path):
 def holds(whole, part):
     """Whether a printed value holds what was given: objects are printed with all their defaults."""
     if isinstance(part, dict):
-        return all(holds(whole[key], value) for key, value in part.items())
+        return all(key in whole and holds(whole[key], value) for key, value in part.items())
     if isinstance(part, list) and part and isinstance(part[0], dict):
         return all(any(holds(found, wanted) for found in whole) for wanted in part)
     return whole == part
