@@ -90,10 +90,6 @@ class Budget:
         """The fraction kept of each amount."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
-    def map(self, way: Mapping[str, float]) -> Budget:
-        """The budget with other fractions where `way` names them."""
-        return Budget(**{**self.fractions, **way})
-
     def limit(self, dense: Amounts) -> Amounts:
         """The budget in amounts, given those of the dense network.
 

@@ -1,0 +1,148 @@
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from seg_pruning.pruning.budgets import Amounts, Budget, amounts, shortfall
+from seg_pruning.surgery.apply import apply_
+from seg_pruning.surgery.errors import PruningError
+from seg_pruning.surgery.graph import ChannelGraph
+from seg_pruning.surgery.trial import random_plan, trace
+from tests.networks import (
+    Chain,
+    Concat,
+    Depthwise,
+    Grouped,
+    LayerNorm,
+    PixelShuffle,
+    SharedModule,
+    SqueezeExcite,
+    TiedWeights,
+    Transposed,
+)
+
+DENSE = Amounts(params=1000, macs=100, channels=10)
+
+
+def counted(net: nn.Module, example: torch.Tensor) -> tuple[int, int]:
+    """Parameters and MACs, counted with torch alone."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        net.eval()(example)
+    return sum(p.numel() for p in net.parameters()), counter.get_total_flops() // 2
+
+
+def widths(graph: ChannelGraph, kept: dict[str, tuple[int, ...]]) -> np.ndarray:
+    return np.array([len(kept.get(g.name, range(g.size))) for g in graph.prunable], dtype=np.float64)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        Chain,
+        Concat,
+        Depthwise,
+        Grouped,
+        LayerNorm,
+        PixelShuffle,
+        SharedModule,
+        SqueezeExcite,
+        TiedWeights,
+        Transposed,
+    ],
+)
+def test_amounts_foretell_what_is_counted_on_the_pruned_network(kind: type, seed: int) -> None:
+    net, example = kind(), kind.example()
+    graph = trace(net, example)
+    dense = amounts(graph)
+    assert (dense.params, dense.macs) == counted(net, example)
+    assert dense.channels == sum(group.size for group in graph.prunable) > 0
+    plan = random_plan(graph, seed=seed)
+    foretold = amounts(graph, widths(graph, dict(plan.kept)))
+    apply_(net, graph.cut(plan))
+    assert (foretold.params, foretold.macs) == counted(net, example)
+    assert foretold.channels == sum(len(kept) for kept in plan.kept.values()) < dense.channels
+
+
+class Spare(Chain):
+    """A chain beside layers that never run, two of which are one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        shared = nn.Linear(4, 4)
+        self.spare = nn.ModuleDict({"a": nn.Linear(5, 6), "b": shared, "c": shared})
+        self.spare2 = nn.Linear(1, 1)
+
+
+def test_what_is_dropped_no_longer_counts() -> None:
+    net = Spare()
+    graph = trace(net, Chain.example())
+    without = copy.deepcopy(net)
+    without.spare = nn.ModuleDict()
+    assert amounts(graph, dropped=("spare",)).params == sum(p.numel() for p in without.parameters())
+    assert amounts(graph).params == sum(p.numel() for p in net.parameters())
+
+
+@pytest.mark.parametrize("name", ["params", "macs", "channels"])
+@pytest.mark.parametrize("value", [0, -0.1, 1.01, math.nan, math.inf, True, "0.3", None])
+def test_what_is_no_fraction_is_refused(name: str, value: object) -> None:
+    with pytest.raises(PruningError, match=f"budget {name}=.* is no fraction kept: give a number above 0"):
+        Budget.of({name: value})  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize("value", [1, 0.5, np.float32(0.5), np.float64(1e-9)])
+def test_numbers_of_any_kind_are_read(value: float) -> None:
+    assert Budget.of({"macs": value}) == Budget(macs=value)
+
+
+@pytest.mark.parametrize(
+    ("budget", "message"),
+    [
+        ({}, "a budget is a mapping such as"),
+        (0.3, r"of params, macs, channels; got 0\.3"),
+        ([("params", 0.3)], "a budget is a mapping"),
+        (
+            {"parms": 0.3},
+            "no budget is called 'parms': choose one of params, macs, channels; did you mean 'params'",
+        ),
+        ({"MACS": 0.3}, "did you mean 'macs'"),
+    ],
+)
+def test_what_is_no_budget_is_refused(budget: object, message: str) -> None:
+    with pytest.raises(PruningError, match=message):
+        Budget.of(budget)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("fractions", "limit"),
+    [
+        ({}, (1000, 100, 10)),
+        ({"params": 0.3}, (300, 100, 10)),
+        ({"params": 0.0019, "macs": 0.5, "channels": 0.99}, (1, 50, 9)),
+        ({"macs": 0.29}, (1000, 29, 10)),  # 0.29 * 100 is 28.999999999999996
+    ],
+)
+def test_a_limit_is_the_whole_number_below_and_never_a_hair_too_small(
+    fractions: dict[str, float], limit: tuple[int, int, int]
+) -> None:
+    assert Budget(**fractions).limit(DENSE) == Amounts(*limit)
+
+
+@pytest.mark.parametrize("name", ["params", "macs", "channels"])
+def test_all_amounts_have_to_be_within(name: str) -> None:
+    more = {"params": 1000, "macs": 100, "channels": 10, name: getattr(DENSE, name) + 1}
+    assert DENSE.within(DENSE)
+    assert not Amounts(**more).within(DENSE)
+    assert DENSE.within(Amounts(**more))
+
+
+def test_a_shortfall_names_each_amount_and_no_other() -> None:
+    text = shortfall(Amounts(300, 5, 5), Amounts(200, 10, 1), present=DENSE)
+    assert text == (
+        "the smallest reachable is 300 params (30.0 % of the present 1,000), above the limit of 200; "
+        "the smallest reachable is 5 channels (50.0 % of the present 10), above the limit of 1"
+    )
