@@ -16,7 +16,9 @@ from typing_extensions import override
 
 import seg_pruning
 from seg_pruning import tracking
+from seg_pruning.callbacks import DENSE_CHECKPOINT, IterativePruning
 from seg_pruning.data import BaseDataModule
+from seg_pruning.report import Summary, summarise
 from seg_pruning.surgery.errors import PruningError
 from seg_pruning.tasks import MaskWriter, SemanticSegmentation, check_checkpoint
 
@@ -108,6 +110,26 @@ class SegmentationCLI(LightningCLI):
         """Trains in a new run folder, which is gone again if nothing came of it."""
         with self._new_folder():
             self.trainer.fit(**arguments)
+            callbacks = self.trainer.callbacks  # type: ignore[attr-defined] # Lightning does not type it
+            pruning = next((c for c in callbacks if isinstance(c, IterativePruning)), None)
+            if pruning is not None and pruning.finished and self._leaves_folder():
+                self._summarise(pruning).show()
+
+    def _summarise(self, pruning: IterativePruning) -> Summary:
+        """Compares the network before the first cut with the best after the last one."""
+        best = self.trainer.checkpoint_callback
+        folder = Path(best.dirpath) if isinstance(best, ModelCheckpoint) and best.dirpath else None
+        return summarise(
+            self.trainer,
+            self.model,
+            checkpoints={
+                "dense": None if folder is None else folder / DENSE_CHECKPOINT,
+                "pruned": getattr(best, "best_model_path", None) or None,
+            },
+            inputs=pruning.inputs,
+            folder=self.folder,
+            datamodule=self.datamodule,
+        )
 
     def predict(self, **arguments: Any) -> None:
         """Writes a mask for each image into a new run folder."""
@@ -162,6 +184,11 @@ def main(args: ArgsType = None) -> SegmentationCLI:
             raise
         print(f"seg-pruning: error: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def command() -> None:
+    """Runs the subcommand that the process got; `main` for the shell, which takes an answer for a failure."""
+    main()
 
 
 def _is_ours(error: BaseException) -> bool:

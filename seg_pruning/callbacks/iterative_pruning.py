@@ -104,6 +104,12 @@ class IterativePruning(L.Callback):
         """Whether all cuts have been made."""
         return len(self.done) == len(self.epochs)
 
+    @property
+    def inputs(self) -> Inputs:
+        """What the module is called with, known once training has begun."""
+        assert self._inputs is not None
+        return self._inputs
+
     # -- hooks
     # ---------------------------------------------------------------------------------------------------
 

@@ -64,6 +64,17 @@ class Plan:
         kept = {name: tuple(indices) for name, indices in fields["kept"].items()}
         return cls(kept, fields["sizes"], tuple(fields["dropped"]))
 
+    def below(self, path: str) -> "Plan":
+        """The part of the plan that is about the submodule at `path`, in its own names.
+
+        >>> Plan({"net.conv": (0, 2)}, {"net.conv": 4}).below("net").kept
+        {'conv': (0, 2)}
+        """
+        prefix = f"{path}."
+        kept = {n.removeprefix(prefix): v for n, v in self.kept.items() if n.startswith(prefix)}
+        sizes = {n.removeprefix(prefix): v for n, v in self.sizes.items() if n.startswith(prefix)}
+        return Plan(kept, sizes, tuple(d.removeprefix(prefix) for d in self.dropped if d.startswith(prefix)))
+
     def then(self, later: "Plan") -> "Plan | None":
         """The one plan that equals this one followed by `later`; None where `later` does not fit it."""
         kept = dict(self.kept)

@@ -48,6 +48,17 @@ class Structure:
         """Modules that are no longer there."""
         return tuple(dict.fromkeys(path for plan in self.plans for path in plan.dropped))
 
+    def below(self, path: str) -> "Structure":
+        """The structure of the submodule at `path`, for use without its parents."""
+        prefix = f"{path}."
+        sizes = {
+            Attribute(a.module.removeprefix(prefix), a.name, a.index): values
+            for a, values in self.sizes.items()
+            if a.module.startswith(prefix)
+        }
+        dense = {n.removeprefix(prefix): shape for n, shape in self.dense.items() if n.startswith(prefix)}
+        return Structure(tuple(plan.below(path) for plan in self.plans), sizes, dense, self.max_error)
+
     def followed_by(self, cut: Cut, before: Mapping[Attribute, int], max_error: float | None) -> "Structure":
         """The structure after one more cut of a network whose attributes were `before`."""
         sizes = dict(self.sizes)
@@ -72,7 +83,13 @@ class Structure:
             for p in self.plans
         ]
         dense = {name: list(shape) for name, shape in self.dense.items()}
-        return {"version": VERSION, "plans": plans, "sizes": sizes, "dense": dense, "max_error": self.max_error}
+        return {
+            "version": VERSION,
+            "plans": plans,
+            "sizes": sizes,
+            "dense": dense,
+            "max_error": self.max_error,
+        }
 
     @classmethod
     def from_dict(cls, data: object) -> "Structure":
