@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -88,6 +89,11 @@ def _swap_data(journal: Journal, tensor: Tensor, value: Tensor, grad: Tensor | N
 
     def put(data: Tensor, gradient: Tensor | None) -> None:
         tensor.grad = None  # torch compares shapes when either is set
+        if isinstance(tensor, nn.Parameter):
+            # A loss that is still alive keeps the node that accumulates the gradient, of the old shape. Torch
+            # makes a new one only after a change of dtype.
+            other = torch.float32 if data.dtype == torch.float16 else torch.float16
+            tensor.data = torch.empty(0, dtype=other, device=data.device)
         tensor.data = data
         tensor.grad = gradient
 
