@@ -113,7 +113,7 @@ def masked_output(
         for name, t in tensors.items()
     }
     mode = _MaskedSites(graph, graph.keep(cut.plan))
-    # Seen from a function mode, as in the trace: some torch.nn layers choose a fused path where there is none.
+    # Under a function mode, as in the trace: without one some torch.nn layers choose a fused path.
     with eval_mode(model), repeatable(), FunctionCalls(), mode:
         return flatten_tensors(functional_call(model, masked, inputs.args, dict(inputs.kwargs)))
 

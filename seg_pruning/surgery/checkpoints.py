@@ -1,21 +1,30 @@
 """The structure of a pruned network inside a checkpoint: plain types, loadable with `weights_only=True`."""
 
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 from torch import Tensor, nn
 
-from seg_pruning.surgery.structure import Structure, restructure_, structure_of
+from seg_pruning.surgery.errors import PruningError
+from seg_pruning.surgery.structure import Structure, all_tensors, restructure_, structure_of
 
 KEY = "seg_pruning"
 """The entry of a checkpoint that holds the structure."""
 
 
 def write_structure(checkpoint: MutableMapping[str, Any], model: nn.Module) -> None:
-    """Adds the structure of `model` to a checkpoint that holds its `state_dict`; a dense network adds nothing."""
+    """Adds the structure of `model` to a checkpoint that holds its `state_dict`; nothing if it is dense.
+
+    Buffers that are cut but do not belong to the state dict (`persistent=False`) are added with it.
+    """
     structure = structure_of(model)
-    if structure is not None:
-        checkpoint[KEY] = {"structure": structure.to_dict()}
+    if structure is None:
+        return
+    cut, stored = all_tensors(model), checkpoint["state_dict"]
+    unstored = [name for name in structure.dense if name in cut and name not in stored]
+    buffers = dict(model.named_buffers(remove_duplicate=False))
+    hidden = {name: buffers[name].detach().clone() for name in unstored if name in buffers}
+    checkpoint[KEY] = {"structure": structure.to_dict(), "buffers": hidden}
 
 
 def take_structure_(checkpoint: MutableMapping[str, Any], model: nn.Module) -> None:
@@ -24,7 +33,8 @@ def take_structure_(checkpoint: MutableMapping[str, Any], model: nn.Module) -> N
     Weights of modules that `model` has dropped because they never run are taken out of the checkpoint.
 
     Raises:
-        PruningError: the checkpoint is of another network; `model` is then untouched.
+        PruningError: the checkpoint is of another network, or lacks a tensor whose width changes; `model` is
+            then untouched.
     """
     stored = checkpoint.get(KEY)
     structure = None if stored is None else Structure.from_dict(stored["structure"])
@@ -32,8 +42,30 @@ def take_structure_(checkpoint: MutableMapping[str, Any], model: nn.Module) -> N
     if structure is None and present is None:
         return
     state = checkpoint["state_dict"]
+    hidden: Mapping[str, Tensor] = {} if stored is None else stored["buffers"]
     gone = tuple(f"{path}." for path in (present or Structure()).dropped)
     for name in [name for name in state if name.startswith(gone)] if gone else ():
         del state[name]
-    shapes = {name: tuple(value.shape) for name, value in state.items() if isinstance(value, Tensor)}
+    known = {**state, **hidden}
+    shapes = {name: tuple(value.shape) for name, value in known.items() if isinstance(value, Tensor)}
+    _check_complete(model, shapes, present or Structure(), structure or Structure())
     restructure_(model, shapes, structure)
+    for name, buffer in model.named_buffers(remove_duplicate=False):
+        if name in hidden:
+            buffer.data.copy_(hidden[name])
+
+
+def _check_complete(
+    model: nn.Module, shapes: Mapping[str, tuple[int, ...]], present: Structure, target: Structure
+) -> None:
+    """Raises where a tensor that is cut here or there is not in the file: its values would be made up."""
+    if present.plans == target.plans:
+        return
+    gone = tuple(f"{path}." for path in target.dropped)
+    cut = [name for name in all_tensors(model) if name in present.dense or name in target.dense]
+    missing = [name for name in cut if name not in shapes and not name.startswith(gone)]
+    if missing:
+        raise PruningError(
+            f"the checkpoint lacks {len(missing)} tensors whose width differs from this network's: "
+            f"{', '.join(missing[:10])}. Load it into a network of the same widths, or store them"
+        )

@@ -87,9 +87,11 @@ class Ledger:
     Attributes:
         joint: dims of a tensor that must be labelled together, because a grouped convolution reads them so;
             found in one pass, used in the next.
+        dense: shapes that tensors had before earlier cuts: blocks that shrank to one channel stay blocks.
     """
 
     joint: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    dense: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     wanted_joint: dict[str, tuple[int, ...]] = field(default_factory=dict)
     mints: list[Mint] = field(default_factory=list)
     roles: dict[int, Role] = field(default_factory=dict)
@@ -166,6 +168,10 @@ class Ledger:
         """The name of a parameter or buffer; None for an activation."""
         name: str | None = self._names.get(tensor)  # type: ignore[no-untyped-call]
         return name
+
+    def dense_shape(self, tensor: Tensor) -> tuple[int, ...]:
+        """The shape of a parameter or buffer before any cut; the present one of an activation."""
+        return self.dense.get(self.named(tensor) or "", tuple(tensor.shape))
 
     # -- what rules say -----------------------------------------------------------------------------------
 

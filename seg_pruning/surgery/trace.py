@@ -169,8 +169,7 @@ def repeatable() -> Iterator[None]:
         yield
 
 
-def _one_pass(model: nn.Module, inputs: Inputs, joint: dict[str, tuple[int, ...]]) -> Ledger:
-    ledger = Ledger(joint=joint)
+def _one_pass(model: nn.Module, inputs: Inputs, ledger: Ledger) -> Ledger:
     for name, tensor in itertools.chain(model.named_parameters(), model.named_buffers()):
         ledger.mint(name, tensor)
     functions = FunctionCalls()
@@ -214,19 +213,28 @@ def _pin_ends(ledger: Ledger, inputs: Inputs, output: object) -> None:
         ledger.pin(ledger.labels(tensor), "reaches the output")
 
 
-def record(model: nn.Module, example_inputs: ExampleInputs | Inputs) -> Trace:
+def record(
+    model: nn.Module,
+    example_inputs: ExampleInputs | Inputs,
+    *,
+    dense: Mapping[str, tuple[int, ...]] | None = None,
+) -> Trace:
     """Runs `model` and gives what the rules said; `model` is untouched.
 
     It is run twice where it holds grouped convolutions.
+
+    Args:
+        model: any module that runs.
+        example_inputs: what it is called with.
+        dense: shapes that its tensors had before earlier cuts.
 
     Raises:
         PruningError: the network cannot be run on `example_inputs`, or returns no tensor.
     """
     inputs = Inputs.of(example_inputs)
-    ledger = Ledger()
     joint: dict[str, tuple[int, ...]] = {}
     while True:
-        ledger = _run(model, inputs, joint)
+        ledger = _run(model, inputs, Ledger(joint=joint, dense=dense or {}))
         wanted = {name: dims for name, dims in ledger.wanted_joint.items() if name not in joint}
         if not wanted:
             break
@@ -261,9 +269,9 @@ def _blocks_of_demands(demands: Sequence[Demand]) -> list[Blocks]:
     ]
 
 
-def _run(model: nn.Module, inputs: Inputs, joint: dict[str, tuple[int, ...]]) -> Ledger:
+def _run(model: nn.Module, inputs: Inputs, ledger: Ledger) -> Ledger:
     try:
-        return _one_pass(model, inputs, joint)
+        return _one_pass(model, inputs, ledger)
     except PruningError:
         raise
     except Exception as error:

@@ -14,6 +14,7 @@ from seg_pruning.surgery.graph import ChannelGraph, ChannelGroup
 from seg_pruning.surgery.grouping import Policy
 from seg_pruning.surgery.inputs import ExampleInputs, Inputs
 from seg_pruning.surgery.plan import Plan
+from seg_pruning.surgery.structure import structure_of
 from seg_pruning.surgery.trace import record, tensors_of
 
 _SEED = 20240412
@@ -34,7 +35,8 @@ def trace(model: nn.Module, example_inputs: ExampleInputs | Inputs) -> ChannelGr
     """
     inputs = Inputs.of(example_inputs)
     trial = _Trial(model, inputs, _random_values(tensors_of(model)))
-    recorded = record(model, inputs)
+    structure = structure_of(model)
+    recorded = record(model, inputs, dense=None if structure is None else structure.dense)
     graph = ChannelGraph(recorded)
     while failed := trial.failures(graph, graph.prunable) or trial.failures(graph, _some(graph.prunable)):
         graph = ChannelGraph(recorded, _stricter(graph, failed))

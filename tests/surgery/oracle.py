@@ -1,7 +1,7 @@
 """The masked original, built from kept indices alone: no mask, site or label of the code under test is used.
 
-Every element of every tensor that belongs to a removed channel is set to zero. Norms over channels are replaced by
-norms over the channels whose affine weight stays, written out here.
+Every element of every tensor that belongs to a removed channel is set to zero. Norms over channels
+are replaced by norms over the channels whose affine weight stays, written out here.
 """
 
 import copy

@@ -34,9 +34,7 @@ def convolution(ledger: Ledger, call: Call) -> tuple[LabelSet, ...]:
     _pin_non_channels(ledger, call)
     if call["groups"] == 1:
         made = _dense(ledger, call)
-    elif (weight.shape[1] == 1 and not call["transposed"]) or (
-        weight.shape[0] == call["groups"] and weight.shape[1] == 1
-    ):
+    elif ledger.dense_shape(weight)[1] == 1 and (not call["transposed"] or weight.shape[0] == call["groups"]):
         made = _depthwise(ledger, call)
     else:
         made = _grouped(ledger, call)
@@ -98,6 +96,8 @@ def _grouped(ledger: Ledger, call: Call) -> LabelArray | None:
     """Each group keeps as many inputs, and as many filters, as every other; which ones may differ."""
     x, weight, groups = call["input"], call["weight"], call["groups"]
     outer = ledger.vector(weight, 0)
+    if weight.shape[1] == 1 and outer is not None:
+        return _shrunk(ledger, call, outer)
     joint = next((a for a in ledger.labels(weight) if span(a) == (0, 1)), None)
     if outer is None or joint is None:
         _want_joint(ledger, weight)
@@ -122,6 +122,21 @@ def _grouped(ledger: Ledger, call: Call) -> LabelArray | None:
         rows = (made, np.ascontiguousarray(grid[:, 0]))
     for row in rows:
         ledger.equal_rows(row.reshape(groups, -1), f"{call.name} has {groups} groups of equal width")
+    return made
+
+
+def _shrunk(ledger: Ledger, call: Call, outer: LabelArray) -> LabelArray:
+    """Groups with one channel left on the weight's second dim: it stays, the first dim may shrink on."""
+    read, groups = ledger.vector(call["input"], 1), call["groups"]
+    why = f"{call.name} has {groups} groups of which one channel is left"
+    ledger.equal_rows(outer.reshape(groups, -1), f"{call.name} has {groups} groups of equal width")
+    ledger.role(outer, "in" if call["transposed"] else "out")
+    if not call["transposed"]:
+        ledger.pin(read, why)
+        return outer
+    ledger.meet(outer, read, f"{call.name} reads channels that are fixed")
+    made = ledger.fresh(groups)
+    ledger.pin(made, why)
     return made
 
 

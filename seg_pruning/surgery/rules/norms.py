@@ -46,7 +46,8 @@ def group_norm(ledger: Ledger, call: Call) -> tuple[LabelSet, ...]:
     ledger.pin(others, f"{call.name} normalises over it")
     if channels is None:
         return ((),) * len(call.outputs)
-    if groups == len(channels):
+    dense = len(channels) if call["weight"] is None else ledger.dense_shape(call["weight"])[0]
+    if groups == dense:
         ledger.demand(call, groups, channels)
     else:
         ledger.equal_rows(channels.reshape(groups, -1), f"{call.name} has {groups} groups of equal width")

@@ -1,7 +1,7 @@
 """Labels of an op's output, compared with what the op does to data.
 
-Every dim of every input is labelled afresh. An op that only moves data moves the labels alike: fed with the labels
-of one dim as data, its output is the expected label array.
+Every dim of every input is labelled afresh. An op that only moves data moves the labels alike: fed with the
+labels of one dim as data, its output is the expected label array.
 """
 
 from collections.abc import Callable, Sequence
