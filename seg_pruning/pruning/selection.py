@@ -176,7 +176,8 @@ def check_reachable(
     if not smallest.within(limit):
         raise PruningError(
             f"the budget cannot be reached: {shortfall(smallest, limit, amounts(graph))}. Keep more, lower "
-            f"floor={selection.floor} or round_to={selection.round_to}, or protect less"
+            f"floor={selection.floor} or round_to={selection.round_to}, or protect less; "
+            "trace(model, example_inputs).report() says what is pinned and why"
         )
 
 

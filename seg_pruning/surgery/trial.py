@@ -72,10 +72,11 @@ def _random_values(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 def _disturbed(tensor: Tensor, generator: torch.Generator) -> Tensor:
     if not tensor.is_floating_point() or tensor.ndim == 0:
         return tensor
+    known = torch.nan_to_num(tensor.float(), nan=0.0, posinf=0.0, neginf=0.0)  # one NaN would hide all else
     noise = torch.randn(tensor.shape, generator=generator).to(tensor.device)
-    scale = 0.2 * tensor.float().square().mean().sqrt().clamp(min=0.1 / max(1, tensor[0].numel()) ** 0.5)
-    value = tensor.float() + scale * noise
-    return (value.abs() if bool((tensor >= 0).all()) else value).to(tensor.dtype)
+    scale = 0.2 * known.square().mean().sqrt().clamp(min=0.1 / max(1, known[0].numel()) ** 0.5)
+    value = known + scale * noise
+    return (value.abs() if bool((known >= 0).all()) else value).to(tensor.dtype)
 
 
 @dataclass(frozen=True)
