@@ -1,5 +1,6 @@
 """When channels leave: the pruning of a network while Lightning trains it."""
 
-from seg_pruning.callbacks.iterative_pruning import DENSE_CHECKPOINT, IterativePruning
+from seg_pruning.callbacks.dense import DENSE_CHECKPOINT
+from seg_pruning.callbacks.iterative_pruning import IterativePruning
 
 __all__ = ["DENSE_CHECKPOINT", "IterativePruning"]

@@ -1,6 +1,7 @@
 """Structure in and out of the checkpoints of a LightningModule that knows nothing of pruning."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import lightning as L
@@ -18,17 +19,23 @@ def carry_structure_(module: L.LightningModule) -> None:
     earlier; so they are wrapped on the instance. A module that does it by itself (`PrunableCheckpoints`) is
     left alone, and so is one that already does it through an earlier call.
     """
-    if isinstance(module, PrunableCheckpoints) or "on_load_checkpoint" in vars(module):
+    if isinstance(module, PrunableCheckpoints) or _carries(module):
         return
-    load, save = module.on_load_checkpoint, module.on_save_checkpoint
+    # Partials, not closures: a copy of the module gets hooks of its own, and it can be pickled.
+    vars(module)["on_load_checkpoint"] = partial(_load, module, module.on_load_checkpoint)
+    vars(module)["on_save_checkpoint"] = partial(_save, module, module.on_save_checkpoint)
 
-    def on_load_checkpoint(checkpoint: dict[str, Any]) -> None:
-        take_structure_(checkpoint, module)
-        load(checkpoint)
 
-    def on_save_checkpoint(checkpoint: dict[str, Any]) -> None:
-        save(checkpoint)
-        write_structure(checkpoint, module)
+def _carries(module: L.LightningModule) -> bool:
+    hook = vars(module).get("on_load_checkpoint")
+    return isinstance(hook, partial) and hook.func is _load
 
-    vars(module)["on_load_checkpoint"] = on_load_checkpoint
-    vars(module)["on_save_checkpoint"] = on_save_checkpoint
+
+def _load(module: L.LightningModule, own: Hook, checkpoint: dict[str, Any]) -> None:
+    take_structure_(checkpoint, module)
+    own(checkpoint)
+
+
+def _save(module: L.LightningModule, own: Hook, checkpoint: dict[str, Any]) -> None:
+    own(checkpoint)
+    write_structure(checkpoint, module)

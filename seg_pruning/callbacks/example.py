@@ -4,13 +4,12 @@ from collections.abc import Mapping
 
 import lightning as L
 import torch
-from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
 from seg_pruning.surgery.errors import PruningError
 from seg_pruning.surgery.inputs import Inputs
 
-_REMEDY = (
+REMEDY = (
     "give IterativePruning(example_inputs=...), or set self.example_input_array in the module: a tensor, "
     "a tuple of arguments or a dict of keyword arguments that its forward takes"
 )
@@ -22,25 +21,30 @@ def example_of(module: L.LightningModule) -> Inputs | None:
     return None if example is None else Inputs.of(example)
 
 
-def example_from_data(trainer: L.Trainer) -> Inputs:
-    """One image of the first training batch; the random state of training is not touched.
+def example_like(shape: tuple[int, ...]) -> Inputs:
+    """Noise in place of an image: every run, also one that goes on from a checkpoint, gets the same."""
+    return Inputs((torch.randn(shape, generator=torch.Generator().manual_seed(0)),), {})
+
+
+def image_shape(batch: object) -> tuple[int, ...]:
+    """The shape of one image of a batch: `(1, C, H, W)` for images `(N, C, H, W)`.
+
+    The image is the first floating tensor, the entry called `image` first.
 
     Raises:
-        PruningError: a batch is neither a tensor, nor a sequence or mapping that begins with one.
+        PruningError: there is none.
+
+    Example:
+        >>> image_shape({"mask": torch.zeros(4, 8, 8), "image": torch.zeros(4, 3, 8, 8)})
+        (1, 3, 8, 8)
     """
-    loader = trainer.train_dataloader
-    if loader is None:
-        raise PruningError(f"there is no training data to take an example from; {_REMEDY}")
-    with isolate_rng():
-        batch = next(iter(loader))
     image = _image(batch)
-    if image is None:
-        raise PruningError(f"no image can be recognised in a batch of type {type(batch).__name__}; {_REMEDY}")
-    return Inputs((image[:1],), {})
+    if image is None or not image.ndim:
+        raise PruningError(f"no image can be recognised in a batch of type {type(batch).__name__}; {REMEDY}")
+    return (1, *image.shape[1:])
 
 
 def _image(batch: object) -> Tensor | None:
-    """The first floating tensor of a batch, the entry called `image` first."""
     if isinstance(batch, Tensor):
         return batch if torch.is_floating_point(batch) else None
     if isinstance(batch, Mapping):

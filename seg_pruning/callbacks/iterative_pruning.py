@@ -1,34 +1,38 @@
 """Prune a network step by step while Lightning trains it."""
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
 import torch
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.optim import Optimizer
 from typing_extensions import override
 
-from seg_pruning import tracking
 from seg_pruning.callbacks.carried import carry_structure_
-from seg_pruning.callbacks.example import example_from_data, example_of
+from seg_pruning.callbacks.checks import (
+    check_epochs,
+    check_not_missed,
+    check_observed,
+    check_one_device,
+    check_steps,
+)
+from seg_pruning.callbacks.dense import save_dense
+from seg_pruning.callbacks.event import Event, announce
+from seg_pruning.callbacks.example import REMEDY, example_like, example_of, image_shape
 from seg_pruning.callbacks.monitors import reset_monitors_
 from seg_pruning.pruning import criteria, schedules
 from seg_pruning.pruning.budgets import Amounts, Budget, amounts
 from seg_pruning.pruning.criteria import Criterion
+from seg_pruning.pruning.protection import protected
 from seg_pruning.pruning.score import RunningScores, Scores, parameters_of
-from seg_pruning.pruning.selection import Selection, select
+from seg_pruning.pruning.selection import Selection, check_reachable, select
 from seg_pruning.surgery.errors import PruningError
 from seg_pruning.surgery.graph import ChannelGraph
 from seg_pruning.surgery.inputs import ExampleInputs, Inputs
 from seg_pruning.surgery.operation import operate_
-from seg_pruning.surgery.plan import Plan
 from seg_pruning.surgery.trial import trace
-
-DENSE_CHECKPOINT = "dense.ckpt"
-"""The name of the checkpoint that is written just before the first cut."""
 
 
 class IterativePruning(L.Callback):
@@ -51,18 +55,25 @@ class IterativePruning(L.Callback):
         end_epoch: no cut is later; by default there is one cut. At least one epoch of training must remain
             after the last.
         selection: scope, rounding, floors and protected layers.
-        example_inputs: what the module's forward takes. By default its `example_input_array`, else an image
-            of the first batch.
+        example_inputs: what the module's forward takes. By default its `example_input_array`, else noise of
+            the shape of an image of the first training batch.
 
     Raises:
         PruningError: a name does not exist or a number is out of range; in `setup`, an epoch is beyond the
             training or the strategy is not supported; before the first step of training, the budget cannot
-            be reached.
+            be reached, a cut has been missed, or a protected name is unknown.
 
     Example:
         >>> pruning = IterativePruning(budget={"macs": 0.3}, start_epoch=5, every_n_epochs=2, end_epoch=25)
         >>> trainer = L.Trainer(callbacks=[pruning], max_epochs=40, logger=False, enable_checkpointing=False)
     """
+
+    done: list[int]
+    dense: Amounts | None
+    _params: int | None
+    _shape: tuple[int, ...] | None
+    _inputs: Inputs | None
+    _graph: ChannelGraph | None
 
     def __init__(
         self,
@@ -84,55 +95,79 @@ class IterativePruning(L.Callback):
         self.example_inputs: ExampleInputs | None = example_inputs
         if self.scores.criterion.gradients and start_epoch == 0:
             raise PruningError(
-                f"{type(self.scores.criterion).__name__} needs the gradients of at least one epoch, but start_epoch "
-                "is 0; start at epoch 1 or later, or choose a criterion of weights such as 'l2'"
+                f"{type(self.scores.criterion).__name__} needs the gradients of at least one epoch, but "
+                "start_epoch is 0; start at epoch 1 or later, or choose a criterion of weights such as 'l2'"
             )
-        self.done: list[int] = []
-        self.dense: Amounts | None = None
-        self._inputs: Inputs | None = None
-        self._graph: ChannelGraph | None = None
-
-    # -- when
-    # ----------------------------------------------------------------------------------------------------
+        self._forget()
 
     def should_prune(self, epoch: int) -> bool:
-        """Whether channels leave at the start of `epoch`, counted from 0; override it for your own times."""
-        return epoch in self.epochs and epoch not in self.done
+        """Whether a cut belongs to the start of `epoch`, counted from 0; override it for your own times.
+
+        However often it says so, an epoch has one cut at most, also where training goes on from a checkpoint.
+        """
+        return epoch in self.epochs
+
+    def _due(self, epoch: int) -> bool:
+        return epoch not in self.done and self.should_prune(epoch)
 
     @property
     def finished(self) -> bool:
-        """Whether all cuts have been made."""
-        return len(self.done) == len(self.epochs)
+        """Whether the last cut has been made."""
+        return any(epoch >= self.epochs[-1] for epoch in self.done)
 
     @property
     def inputs(self) -> Inputs:
-        """What the module is called with, known once training has begun."""
-        assert self._inputs is not None
-        return self._inputs
+        """What the module is called with, known once training has begun.
 
-    # -- hooks
-    # ---------------------------------------------------------------------------------------------------
+        Raises:
+            PruningError: it is not known yet.
+        """
+        if self._inputs is None:
+            raise PruningError(f"what the module is called with is not known before training; {REMEDY}")
+        return self._inputs
 
     @override
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         carry_structure_(pl_module)
-        if stage == "fit":
-            _refuse_unsupported(trainer)
-            if not trainer.fast_dev_run:  # type: ignore[attr-defined]
-                schedules.events(self.epochs[0], 1, self.epochs[-1], trainer.max_epochs)
+        if stage != "fit":
+            return
+        check_one_device(trainer)
+        check_epochs(trainer, self.epochs)
+        self._graph = None
+        if not self.done:
+            self._forget()
+        self._inputs = self._given(pl_module) or self._inputs
 
     @override
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._graph = trace(pl_module, self._example(trainer, pl_module))
-        if self.dense is None:
-            self.dense = amounts(self._graph)
-        even = {group.name: torch.arange(group.size, dtype=torch.float32) for group in self._graph.prunable}
-        select(self._graph, even, self.budget.limit(self.dense), self.selection)
+        if self.done and self._params != _count(pl_module):
+            self._forget()  # what was done was done to another network
+        self._inputs = self._given(pl_module) or self._inputs
+        check_steps(trainer, self.epochs)
+        now = trainer.current_epoch
+        check_not_missed(now, [epoch for epoch in self.epochs if epoch < now and self._due(epoch)])
+        if self._due(now):
+            check_observed(now, self.scores)
+        if self._inputs is not None:
+            self._prepare(pl_module)
 
     @override
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self.should_prune(trainer.current_epoch):
+        if self._graph is not None and self._due(trainer.current_epoch):
             self.prune_now_(trainer, pl_module)
+
+    @override
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        # Only training's own batches are looked at: another pass over the data would use up workers'
+        # prefetched batches, streams and random generators.
+        if self._graph is None:
+            self._shape = image_shape(batch)
+            self._inputs = example_like(self._shape)
+            self._prepare(pl_module)
+        # Due here: what waited for a batch, and an epoch that goes on in its middle from a checkpoint.
+        self.on_train_epoch_start(trainer, pl_module)
 
     @override
     def on_before_optimizer_step(
@@ -143,10 +178,20 @@ class IterativePruning(L.Callback):
             self.scores.update(self._graph, parameters_of(pl_module))
 
     @override
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not self.finished and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            rank_zero_warn(
+                f"training ended at epoch {trainer.current_epoch} after {len(self.done)} of "
+                f"{len(self.epochs)} cuts: the budget is not reached. Early stopping or a limit ended it"
+            )
+
+    @override
     def state_dict(self) -> dict[str, Any]:
         return {
             "done": list(self.done),
             "dense": None if self.dense is None else asdict(self.dense),
+            "params": self._params,
+            "shape": None if self._shape is None else list(self._shape),
             "scores": dict(self.scores.state_dict()),
         }
 
@@ -155,9 +200,10 @@ class IterativePruning(L.Callback):
         self.done = list(state_dict["done"])
         self.dense = None if state_dict["dense"] is None else Amounts(**state_dict["dense"])
         self.scores.load_state_dict(state_dict["scores"])
-
-    # -- an event
-    # ------------------------------------------------------------------------------------------------
+        self._params = state_dict["params"]
+        self._shape = None if state_dict["shape"] is None else tuple(state_dict["shape"])
+        if self._inputs is None and self._shape is not None:
+            self._inputs = example_like(self._shape)
 
     def limit(self, epoch: int) -> Amounts:
         """What the network may cost after the cut at the start of `epoch`."""
@@ -172,12 +218,13 @@ class IterativePruning(L.Callback):
     def prune_now_(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Makes the cut that is due in the present epoch."""
         assert self._graph is not None
-        inputs = self._example(trainer, pl_module)
+        assert self.dense is not None
+        inputs = self._inputs_for(pl_module)
         before = amounts(self._graph)
         plan = select(self._graph, self._scores(pl_module), self.limit(trainer.current_epoch), self.selection)
         error = 0.0
         if not self.done:
-            _keep_dense(trainer)
+            save_dense(trainer)
         if plan.kept:
             optimizers = tuple(trainer.optimizers)
             error = operate_(pl_module, self._graph, plan, inputs, optimizers=optimizers).max_error
@@ -186,56 +233,55 @@ class IterativePruning(L.Callback):
             reset_monitors_(trainer)
         self.scores.reset()
         self.done.append(trainer.current_epoch)
-        self._tell(trainer, before, plan, error)
+        self._params = _count(pl_module)
+        announce(
+            trainer,
+            Event(
+                number=len(self.done),
+                planned=len(self.epochs),
+                dense=self.dense,
+                before=before,
+                graph=self._graph,
+                max_error=error,
+            ),
+        )
+
+    def _forget(self) -> None:
+        """Makes the callback as new: nothing is known of any network or training."""
+        self.done = []
+        self.dense = None
+        self.scores.reset()
+        self._params = self._shape = self._inputs = self._graph = None
+
+    def _given(self, pl_module: L.LightningModule) -> Inputs | None:
+        """What the user says that the module is called with."""
+        return example_of(pl_module) if self.example_inputs is None else Inputs.of(self.example_inputs)
+
+    def _inputs_for(self, pl_module: L.LightningModule) -> Inputs:
+        """The inputs where the module is; noise also in its dtype."""
+        dtype = pl_module.dtype if self._given(pl_module) is None else None
+        assert not isinstance(dtype, str)
+        return self.inputs.to(device=pl_module.device, dtype=dtype)
+
+    def _prepare(self, pl_module: L.LightningModule) -> None:
+        """Traces the network, and makes sure that the budget can be reached."""
+        try:
+            self._graph = trace(pl_module, self._inputs_for(pl_module))
+        except PruningError as error:
+            if self._given(pl_module) is None:
+                raise PruningError(f"{error}. If it is not called with one image, {REMEDY}") from error
+            raise
+        if self.dense is None:
+            self.dense = amounts(self._graph)
+        check_reachable(self._graph, self.budget.limit(self.dense), self.selection)
 
     def _scores(self, pl_module: L.LightningModule) -> Scores:
         assert self._graph is not None
         if not self.scores.criterion.gradients:
             self.scores.reset()
             self.scores.update(self._graph, parameters_of(pl_module), {})
-        return self.scores.compute()
-
-    def _example(self, trainer: L.Trainer, pl_module: L.LightningModule) -> Inputs:
-        if self._inputs is None:
-            given = None if self.example_inputs is None else Inputs.of(self.example_inputs)
-            self._inputs = given or example_of(pl_module) or example_from_data(trainer)
-        return self._inputs.to(device=pl_module.device)
-
-    def _tell(self, trainer: L.Trainer, before: Amounts, plan: Plan, error: float) -> None:
-        assert self._graph is not None
-        assert self.dense is not None
-        now = amounts(self._graph)
-        widths = {f"prune/channels/{group.name}": group.size for group in self._graph.prunable}
-        values = {
-            "prune/step": len(self.done),
-            "prune/epoch": trainer.current_epoch,
-            "prune/params": now.params,
-            "prune/macs": now.macs,
-            "prune/channels": now.channels,
-            "prune/max_error": error,
-            **widths,
-        }
-        tracking.log_event(trainer, values)
-        removed = sum(plan.sizes[name] - len(kept) for name, kept in plan.kept.items())
-        rank_zero_info(
-            f"pruned at epoch {trainer.current_epoch} ({len(self.done)} of {len(self.epochs)}): "
-            f"{removed} channels removed; "
-            f"params {before.params:,} -> {now.params:,} ({now.params / self.dense.params:.1%} of dense), "
-            f"MACs {before.macs:,} -> {now.macs:,} ({now.macs / self.dense.macs:.1%}); "
-            f"certified to {error:.1e}"
-        )
+        return self.scores.compute(unread=protected(self._graph, self.selection.protect))
 
 
-def _keep_dense(trainer: L.Trainer) -> None:
-    """Writes the network before its first cut beside the other checkpoints, for comparison."""
-    folder = getattr(trainer.checkpoint_callback, "dirpath", None)
-    if folder is not None:
-        trainer.save_checkpoint(Path(folder) / DENSE_CHECKPOINT, weights_only=True)
-
-
-def _refuse_unsupported(trainer: L.Trainer) -> None:
-    if trainer.world_size > 1:
-        raise PruningError(
-            f"IterativePruning works on one device; the trainer has {trainer.world_size} with "
-            f"{type(trainer.strategy).__name__}. Set devices=1"
-        )
+def _count(module: L.LightningModule) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, TypedDict
 
 import torch
@@ -40,6 +40,7 @@ def score(
     *,
     data: Iterable[tuple[ExampleInputs, object]] | None = None,
     loss: Loss | None = None,
+    unread: Collection[str] = (),
 ) -> Scores:
     """Scores the channels of all prunable groups.
 
@@ -53,6 +54,7 @@ def score(
         data: Pairs of inputs (as forward takes them: a tensor, a tuple or a dict of keywords) and a target,
             on any device. Only criteria that need gradients read it.
         loss: Called with output and target, gives a scalar. Only criteria that need gradients call it.
+        unread: Names of groups whose scores decide nothing, such as protected ones: these may be frozen.
 
     Returns:
         Scores by group name, in the order of the graph.
@@ -73,7 +75,7 @@ def score(
         )
     for gradients in _gradients(model, weights, data, loss):
         running.update(graph, weights, gradients)
-    return running.compute()
+    return running.compute(unread=unread)
 
 
 class RunningScores:
@@ -126,18 +128,21 @@ class RunningScores:
             old = self._sums.get(name)
             self._sums[name] = new if old is None else old.to(new.device) + new
 
-    def compute(self) -> Scores:
+    def compute(self, *, unread: Collection[str] = ()) -> Scores:
         """The mean of each score.
 
+        Args:
+            unread: Names of groups whose scores decide nothing, such as protected ones: these may be frozen.
+
         Raises:
-            PruningError: Nothing was observed, or no parameter of a group ever had a gradient.
+            PruningError: Nothing was observed, or no parameter of another group ever had a gradient.
         """
         if not self.count:
             raise PruningError(
                 f"no scores: nothing was observed ({self.skipped} skipped because scores were not finite). "
                 "Observe at least one batch, and look for a loss that is not finite where some were skipped"
             )
-        blind = [name for name in self._sums if name not in self._seen]
+        blind = [name for name in self._sums if name not in self._seen and name not in unread]
         if self.criterion.gradients and blind:
             named = ", ".join(map(repr, blind[:10])) + (" and others" if len(blind) > 10 else "")
             raise PruningError(

@@ -1,0 +1,66 @@
+"""What would spoil a pruning in the middle of a training, found before it begins."""
+
+import math
+from collections.abc import Sequence
+
+import lightning as L
+from lightning.pytorch.strategies import SingleDeviceStrategy
+
+from seg_pruning.pruning import schedules
+from seg_pruning.pruning.score import RunningScores
+from seg_pruning.surgery.errors import PruningError
+
+
+def check_one_device(trainer: L.Trainer) -> None:
+    """Raises where the network is spread or copied over devices: copies would not be cut."""
+    if trainer.world_size > 1 or not isinstance(trainer.strategy, SingleDeviceStrategy):
+        raise PruningError(
+            f"IterativePruning works on one device; the trainer has {trainer.world_size} with "
+            f"{type(trainer.strategy).__name__}. Set devices=1 and strategy='auto'"
+        )
+
+
+def check_epochs(trainer: L.Trainer, epochs: Sequence[int]) -> None:
+    """Raises where `max_epochs` leaves no epoch to recover after the last cut."""
+    if not _trial_run(trainer):
+        schedules.events(epochs[0], 1, epochs[-1], trainer.max_epochs)
+
+
+def check_steps(trainer: L.Trainer, epochs: Sequence[int]) -> None:
+    """Raises where `max_steps` ends the training before one epoch of recovery; call it when data is known."""
+    batches = trainer.num_training_batches
+    if _trial_run(trainer) or trainer.max_steps < 0 or math.isinf(batches):
+        return
+    if not trainer.lightning_module.automatic_optimization:
+        return  # how often it steps in an epoch is its own business
+    steps = math.ceil(batches / trainer.accumulate_grad_batches)
+    if trainer.max_steps < (epochs[-1] + 1) * steps:
+        raise PruningError(
+            f"max_steps={trainer.max_steps} are {trainer.max_steps / steps:.1f} epochs of {steps} steps, but "
+            f"the last cut is at the start of epoch {epochs[-1]} (counted from 0) and one epoch of recovery "
+            f"follows: choose max_steps={(epochs[-1] + 1) * steps} or more, or an earlier end_epoch"
+        )
+
+
+def check_not_missed(now: int, missed: Sequence[int]) -> None:
+    """Raises where a training that goes on at epoch `now` is past cuts that were never made."""
+    if missed:
+        raise PruningError(
+            f"training goes on at epoch {now} (counted from 0), but the cuts of epochs "
+            f"{', '.join(map(str, missed[:10]))} were not made before: choose start_epoch={now + 1} or later"
+        )
+
+
+def check_observed(now: int, scores: RunningScores) -> None:
+    """Raises where a cut is due as training begins at epoch `now`, and no gradient was seen before."""
+    if scores.criterion.gradients and not scores.count:
+        raise PruningError(
+            f"a cut is due as training goes on at epoch {now} (counted from 0), but "
+            f"{type(scores.criterion).__name__} needs the gradients of at least one epoch before it: choose "
+            f"start_epoch={now + 1} or later, or a criterion of weights such as 'l2'"
+        )
+
+
+def _trial_run(trainer: L.Trainer) -> bool:
+    """Whether this is Lightning's run of a few batches that looks for errors in the code."""
+    return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]

@@ -1,0 +1,54 @@
+"""One cut, told to loggers and to whoever watches."""
+
+from dataclasses import dataclass
+
+import lightning as L
+from lightning.pytorch.utilities import rank_zero_info
+
+from seg_pruning import tracking
+from seg_pruning.pruning.budgets import Amounts, amounts
+from seg_pruning.surgery.graph import ChannelGraph
+
+
+@dataclass(frozen=True)
+class Event:
+    """What a cut did.
+
+    Attributes:
+        number: counted from 1.
+        planned: how many cuts there will be.
+        dense: amounts before the first cut.
+        before: amounts before this one.
+        graph: of the network after it.
+        max_error: the certificate; 0 where nothing had to leave.
+    """
+
+    number: int
+    planned: int
+    dense: Amounts
+    before: Amounts
+    graph: ChannelGraph
+    max_error: float
+
+
+def announce(trainer: L.Trainer, event: Event) -> None:
+    """Logs a cut as `prune/...`, the width of each group included, and says it in one line."""
+    now = amounts(event.graph)
+    values = {
+        "prune/step": event.number,
+        "prune/epoch": trainer.current_epoch,
+        "prune/params": now.params,
+        "prune/macs": now.macs,
+        "prune/channels": now.channels,
+        "prune/max_error": event.max_error,
+        **{f"prune/channels/{group.name}": group.size for group in event.graph.prunable},
+    }
+    tracking.log_event(trainer, values)
+    dense, before = event.dense, event.before
+    rank_zero_info(
+        f"pruned at epoch {trainer.current_epoch} ({event.number} of {event.planned}): "
+        f"{before.channels - now.channels} channels removed; "
+        f"params {before.params:,} -> {now.params:,} ({now.params / dense.params:.1%} of dense), "
+        f"MACs {before.macs:,} -> {now.macs:,} ({now.macs / dense.macs:.1%}); "
+        f"certified to {event.max_error:.1e}"
+    )

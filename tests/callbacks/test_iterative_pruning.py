@@ -1,0 +1,377 @@
+import csv
+import math
+from pathlib import Path
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.loggers import CSVLogger
+from torch import Tensor
+
+from seg_pruning.callbacks import IterativePruning
+from seg_pruning.pruning.criteria import Criterion, Taylor
+from seg_pruning.pruning.selection import Selection
+from seg_pruning.surgery.errors import PruningError
+from seg_pruning.surgery.structure import structure_of
+from tests.callbacks.modules import OPTIMIZERS, Data, Stranger, fit, pruning, size, trainer_in
+
+
+class Watch(L.Callback):
+    """Notes sizes and objects around each epoch; named after the pruning, so that it sees what that did."""
+
+    def __init__(self) -> None:
+        self.at_start: list[int] = []
+        self.validated: list[int] = []
+        self.steps_at_start: list[int] = []
+        self.optimizers: list[int] = []
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        self.at_start.append(size(pl_module))
+        self.steps_at_start.append(pl_module.steps)
+        self.optimizers.append(id(trainer.optimizers[0]))
+
+    def on_validation_end(self, trainer, pl_module):
+        if not trainer.sanity_checking:
+            self.validated.append(size(pl_module))
+
+
+def rows(folder: Path) -> list[dict[str, float]]:
+    """The events that a CSV logger wrote."""
+    with (folder / "metrics.csv").open() as file:
+        found = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+    return [row for row in found if "prune/step" in row]
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["example given", "example from batches"])
+@pytest.mark.parametrize("criterion", ["l2", "taylor"])
+def test_channels_leave_at_the_chosen_epochs_and_the_budget_holds(tmp_path, criterion, known):
+    module, watch = Stranger(), Watch()
+    dense = size(module)
+    example = torch.rand(1, 3, 8, 8) if known else None
+    fit(tmp_path, module, pruning(criterion=criterion, example_inputs=example), watch)
+    first, second, third, fourth, fifth = watch.validated
+    assert first == dense
+    assert second == third < first
+    assert fourth == fifth < third
+    assert fifth <= 0.5 * dense
+    assert fifth > 0.5 * dense - 150  # no further than asked: a channel has at most 150 parameters
+    assert module(torch.rand(2, 3, 8, 8)).shape == (2, 1, 8, 8)
+
+
+def test_what_was_validated_is_what_each_checkpoint_holds(tmp_path):
+    watch = Watch()
+    fit(tmp_path, Stranger(), pruning(criterion="taylor"), watch)
+    for epoch, validated in enumerate(watch.validated):
+        state = torch.load(tmp_path / "checkpoints" / f"epoch={epoch}.ckpt", weights_only=True)["state_dict"]
+        assert sum(state[name].numel() for name, _ in Stranger().named_parameters()) == validated
+
+
+def test_each_logger_gets_each_cut(tmp_path):
+    loggers = [CSVLogger(tmp_path / name, name="", version="") for name in ("a", "b")]
+    module = Stranger()
+    dense = size(module)
+    fit(tmp_path, module, pruning(), logger=loggers)
+    for name in ("a", "b"):
+        events = rows(tmp_path / name)
+        assert [event["prune/step"] for event in events] == [1, 2]
+        assert [event["prune/epoch"] for event in events] == [1, 3]
+        assert events[1]["prune/params"] == size(module) <= 0.5 * dense < events[0]["prune/params"] < dense
+        assert events[1]["prune/macs"] < events[0]["prune/macs"]
+        assert all(0 <= event["prune/max_error"] < 1e-5 for event in events)
+        widths = {k: v for k, v in events[1].items() if k.startswith("prune/channels/")}
+        assert sum(widths.values()) == events[1]["prune/channels"]
+        assert module.net.down[0].out_channels in widths.values()
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_parameters_and_optimizer_stay_the_objects_that_they_were(tmp_path, optimizer):
+    module, watch = Stranger(optimizer), Watch()
+    before = {name: id(parameter) for name, parameter in module.named_parameters()}
+    trainer = fit(tmp_path, module, pruning(), watch)
+    assert {name: id(parameter) for name, parameter in module.named_parameters()} == before
+    assert module.configured == 1
+    assert set(watch.optimizers) == {id(trainer.optimizers[0])}
+    assert trainer.optimizers[0].param_groups[0]["lr"] < trainer.optimizers[0].param_groups[0]["initial_lr"]
+
+
+class Tag(L.Callback):
+    """Listed before the cut of epoch 1: makes the optimizer's state a function of the weights."""
+
+    def __init__(self) -> None:
+        self.weights: dict[str, Tensor] = {}
+        self.steps: dict[str, float] = {}
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        if trainer.current_epoch == 1:
+            for name, parameter in pl_module.named_parameters():
+                self.weights[name] = parameter.detach().clone()
+                for key, value in trainer.optimizers[0].state[parameter].items():
+                    if value.shape == parameter.shape:
+                        value.copy_(parameter.detach() * 3)
+                    else:
+                        self.steps[name] = float(value)
+                    assert key in ("momentum_buffer", "exp_avg", "exp_avg_sq", "step")
+
+
+class Compare(L.Callback):
+    """Listed after it: looks whether the function still holds, then whether all weights move."""
+
+    def __init__(self, tag: Tag) -> None:
+        self.tag = tag
+        self.tensors = 0
+        self.moved: dict[str, bool] = {}
+        self.before: dict[str, Tensor] = {}
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        if trainer.current_epoch != 1:
+            return
+        for name, parameter in pl_module.named_parameters():
+            assert torch.isin(parameter, self.tag.weights[name]).all()
+            for value in trainer.optimizers[0].state[parameter].values():
+                if value.ndim or value.shape == parameter.shape:
+                    assert torch.equal(value, parameter.detach() * 3)
+                    self.tensors += 1
+                else:
+                    assert float(value) == self.tag.steps[name] > 0
+        # The function above is no gradient: start the moments anew, so that every move is the gradient's.
+        for state in trainer.optimizers[0].state.values():
+            for value in state.values():
+                value.zero_()
+        self.before = {n: p.detach().clone() for n, p in pl_module.named_parameters()}
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        if trainer.current_epoch == 1:
+            self.moved = {
+                n: bool((p != self.before[n]).any()) and p.shape == self.before[n].shape
+                for n, p in pl_module.named_parameters()
+            }
+
+
+@pytest.mark.parametrize(("optimizer", "moments"), [("sgd", 1), ("adam", 2), ("adamw", 2)])
+def test_optimizer_state_is_cut_with_its_weights_and_every_weight_moves(tmp_path, optimizer, moments):
+    module, tag = Stranger(optimizer), Tag()
+    compare = Compare(tag)
+    fit(tmp_path, module, tag, pruning(start_epoch=1, end_epoch=1), compare, max_epochs=2)
+    assert size(module) <= 0.5 * sum(w.numel() for w in tag.weights.values())
+    assert compare.tensors == moments * len(compare.moved)
+    assert all(compare.moved.values())
+
+
+def test_flags_modes_and_hooks_survive(tmp_path):
+    module = Stranger()
+    module.net.first.requires_grad_(False)
+    modes: list[bool] = []
+    calls: list[int] = []
+
+    class Modes(L.Callback):
+        def on_train_epoch_start(self, trainer, pl_module):
+            pl_module.net.first.eval()
+
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            modes.append(pl_module.net.first.training)
+            assert pl_module.net.last.training
+
+    module.net.down.register_forward_hook(lambda *_: calls.append(module.net.down[0].out_channels))
+    fit(tmp_path, module, Modes(), pruning())
+    assert not module.net.first[0].weight.requires_grad
+    assert module.net.last.weight.requires_grad
+    assert module.net.last.weight.shape[0] < 6
+    assert not any(modes)
+    assert calls[-1] == module.net.down[0].out_channels < 12
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("criterion", ["l2", "taylor"])
+def test_training_is_not_disturbed(tmp_path, criterion, workers):
+    """A callback that has nothing to remove takes no random number and no batch from the training."""
+    alone, watched = Stranger(), Stranger()
+    watched.load_state_dict(alone.state_dict())
+    fit(tmp_path / "alone", alone, data=Data(workers=workers), max_epochs=3)
+    nothing = pruning(budget={"params": 1.0}, criterion=criterion, end_epoch=2, every_n_epochs=1)
+    fit(tmp_path / "watched", watched, nothing, data=Data(workers=workers), max_epochs=3)
+    assert [event["prune/epoch"] for event in rows(tmp_path / "watched")] == [1, 2]
+    for name, value in alone.state_dict().items():
+        assert torch.equal(value, watched.state_dict()[name]), name
+
+
+def test_a_cut_before_the_first_step(tmp_path):
+    module, watch = Stranger(), Watch()
+    dense = size(module)
+    fit(tmp_path, module, pruning(start_epoch=0, end_epoch=0), watch, max_epochs=1)
+    assert watch.validated[0] <= 0.5 * dense
+
+
+class Least(Criterion):
+    """Takes the last channels first."""
+
+    gradients = False
+
+    def __call__(self, group, weights, gradients):
+        return -torch.arange(group.size, dtype=torch.float32)
+
+
+@pytest.mark.parametrize("criterion", [Least(), Taylor(form="abs", members="out")], ids=["own", "taylor"])
+def test_a_criterion_of_ones_own(tmp_path, criterion):
+    module = Stranger()
+    dense = size(module)
+    fit(tmp_path, module, pruning(criterion=criterion, end_epoch=1), max_epochs=2)
+    assert size(module) <= 0.5 * dense
+    for plan in structure_of(module).plans if isinstance(criterion, Least) else ():
+        assert all(kept == tuple(range(len(kept))) for kept in plan.kept.values())
+
+
+def test_protected_layers_keep_their_width_and_widths_are_rounded(tmp_path):
+    module = Stranger(width=8)
+    selection = Selection(scope="local", round_to=4, protect=("net.first",))
+    fit(tmp_path, module, pruning(selection=selection))
+    assert module.net.first[0].out_channels == 8
+    assert module.net.down[0].out_channels < 16
+    assert module.net.down[0].out_channels % 4 == module.net.last.out_channels % 4 == 0
+
+
+def frozen() -> Stranger:
+    module = Stranger()
+    module.net.first.requires_grad_(False)
+    module.net.down.requires_grad_(False)
+    return module
+
+
+def test_taylor_refuses_to_rank_what_is_frozen(tmp_path):
+    run = pruning(criterion=Taylor(members="out"), budget={"params": 0.9})
+    with pytest.raises(PruningError, match=r"no parameter of .*first.* ever had a gradient: unfreeze"):
+        fit(tmp_path, frozen(), run)
+
+
+def test_protected_layers_may_be_frozen(tmp_path):
+    module = frozen()
+    selection = Selection(protect=("net.first", "net.down"))
+    fit(
+        tmp_path,
+        module,
+        pruning(criterion=Taylor(members="out"), budget={"params": 0.9}, selection=selection),
+    )
+    assert (module.net.first[0].out_channels, module.net.down[0].out_channels) == (6, 12)
+    assert module.net.last.out_channels < 6
+
+
+# -- refusals
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"budget": {"weights": 0.5}}, "params"),
+        ({"budget": {"params": 1.5}}, "1.5"),
+        ({"budget": {}}, "budget"),
+        ({"criterion": "tailor"}, "taylor"),
+        ({"schedule": "cubik"}, "cubic"),
+        ({"start_epoch": -1}, "-1"),
+        ({"every_n_epochs": 0}, "0"),
+        ({"start_epoch": 5, "end_epoch": 4}, "4"),
+        ({"start_epoch": 0, "criterion": "taylor"}, "start at epoch 1 or later"),
+    ],
+)
+def test_wrong_arguments_are_refused_at_once(options, message):
+    with pytest.raises(PruningError, match=message):
+        pruning(**options)
+
+
+class NoStep(L.Callback):
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        raise AssertionError("training has begun")
+
+
+@pytest.mark.parametrize(
+    ("options", "settings", "message"),
+    [
+        ({"budget": {"params": 0.001}}, {}, r"smallest reachable is \d+ params"),
+        ({"selection": Selection(protect=("net.*",))}, {}, "cannot be reached"),
+        ({"selection": Selection(protect=("net.frist",))}, {}, "net.first"),
+        ({"end_epoch": 5}, {}, "leaves no epoch to recover"),
+        ({}, {"max_epochs": -1, "max_steps": 11}, "max_steps=12"),
+        ({"example_inputs": torch.rand(1, 4, 8, 8)}, {}, "channels"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_a_step(tmp_path, options, settings, message):
+    module = Stranger()
+    state = {name: value.clone() for name, value in module.state_dict().items()}
+    with pytest.raises(PruningError, match=message):
+        fit(tmp_path, module, pruning(**options), NoStep(), **settings)
+    assert all(torch.equal(value, state[name]) for name, value in module.state_dict().items())
+
+
+def test_the_smallest_reachable_budget_is_reached(tmp_path):
+    module = Stranger()
+    dense = size(module)
+    with pytest.raises(PruningError, match="smallest reachable") as caught:
+        fit(tmp_path / "a", module, pruning(budget={"params": 0.001}))
+    least = int(str(caught.value).split("smallest reachable is ")[1].split(" ")[0].replace(",", ""))
+    near = pruning(budget={"params": math.ceil(1e4 * (least + 0.5) / dense) / 1e4}, end_epoch=1)
+    fit(tmp_path / "b", module, near, max_epochs=2)
+    assert size(module) == least
+
+
+def test_max_steps_that_are_enough(tmp_path):
+    module = Stranger()
+    dense = size(module)
+    fit(tmp_path, module, pruning(), max_epochs=-1, max_steps=12)
+    assert size(module) <= 0.5 * dense
+
+
+def test_several_devices_are_refused(tmp_path):
+    for settings in ({"devices": 2}, {"strategy": "ddp"}):
+        trainer = trainer_in(tmp_path, [pruning()], **settings)
+        with pytest.raises(PruningError, match=r"one device.*devices=1"):
+            pruning().setup(trainer, Stranger(), "fit")
+
+
+def test_a_training_that_ends_too_early_says_so(tmp_path):
+    class Stop(L.Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            trainer.should_stop = trainer.current_epoch == 1
+
+    with pytest.raises(UserWarning, match="after 1 of 2 cuts"):  # warnings are errors here
+        fit(tmp_path, Stranger(), pruning(), Stop())
+
+
+def test_a_trial_run_of_lightning_passes(tmp_path):
+    module = Stranger()
+    dense = size(module)
+    fit(tmp_path, module, pruning(start_epoch=10, end_epoch=20), fast_dev_run=True)
+    assert size(module) == dense
+
+
+# -- one callback, several fits
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory:UserWarning")
+def test_a_second_fit_of_the_same_network_does_not_cut_again(tmp_path):
+    module, run = Stranger(), pruning()
+    trainer = fit(tmp_path, module, run)
+    small = size(module)
+    trainer.fit_loop.max_epochs = 7
+    trainer.fit(module, Data())
+    assert trainer.current_epoch == 7
+    fit(tmp_path / "again", module, run)
+    assert size(module) == small
+
+
+@pytest.mark.parametrize("criterion", ["l2", "taylor"])
+def test_another_network_is_cut_anew(tmp_path, criterion):
+    run = pruning(criterion=criterion)
+    fit(tmp_path / "first", Stranger(width=8), run)
+    module = Stranger()
+    dense = size(module)
+    fit(tmp_path / "second", module, run)
+    assert 0.5 * dense - 150 < size(module) <= 0.5 * dense
+    assert run.dense.params == dense
+
+
+def test_own_times(tmp_path):
+    class Late(IterativePruning):
+        def should_prune(self, epoch: int) -> bool:
+            return epoch == 2
+
+    module, watch = Stranger(), Watch()
+    fit(tmp_path, module, Late(budget={"params": 0.5}, start_epoch=1, criterion="l2"), watch)
+    assert watch.validated[1] > watch.validated[2] == watch.validated[4]
