@@ -1,6 +1,6 @@
 """The masked original, built from `result.plan` and `result.cut.masks` alone, against the pruned network.
 
-What a sceptic would write: nothing of the package but `prune_` takes part.
+What a sceptic would write: nothing of the package but `prune_` takes part in the comparison.
 """
 
 import copy
@@ -24,15 +24,22 @@ CASES = [(name, seed, params) for name in NETWORKS for seed, params in ((0, 0.7)
 
 
 def dense_network(name: str, seed: int) -> nn.Module:
-    """Random weights, and norms that do more than pass values on."""
+    """Random weights; norms that fit what they get, as in a trained network, so that no signal dies out."""
     torch.manual_seed(seed)
-    net = NETWORKS[name]()
+    net = NETWORKS[name]().train()
+    norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
     for module in net.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.normal_(module.running_mean, std=0.3)
-            nn.init.uniform_(module.running_var, 0.5, 2.0)
-            nn.init.uniform_(module.weight, 0.5, 1.5)
+        if isinstance(module, nn.Conv2d | nn.Linear | nn.BatchNorm2d) and module.bias is not None:
             nn.init.normal_(module.bias, std=0.3)
+    for norm in norms:
+        nn.init.uniform_(norm.weight, 0.5, 1.5)
+        norm.momentum = 1.0
+    with torch.no_grad():
+        net(torch.randn(4, 3, SIZE, SIZE))
+    for norm in norms:
+        norm.momentum = 0.1
+        norm.running_mean += 0.3 * torch.randn_like(norm.running_mean) * norm.running_var.sqrt()
+        norm.running_var *= torch.empty_like(norm.running_var).uniform_(0.5, 2.0)
     return net.eval()
 
 
@@ -73,6 +80,19 @@ def test_the_pruned_network_answers_like_the_masked_original(name: str, seed: in
     assert error < 1e-4, f"{name}, seed {seed}: {error}"
     assert (before - got).abs().max() / before.abs().max() > 1e-2  # the cut is no trifle
     assert expected.std() > 1e-3  # and the masked original no constant
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_each_group_matters_so_that_a_wrong_cut_of_it_would_show(name: str) -> None:
+    dense, _, result = pruned_at_random(name, 1, 0.4)
+    image = torch.randn(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    graph = sp.trace(dense, image)
+    with torch.no_grad():
+        expected = dense(image)
+        for group, kept in result.plan.kept.items():
+            alone = graph.cut(sp.Plan({group: kept}, {group: result.plan.sizes[group]}))
+            gap = (masked_original(dense, dict(alone.masks))(image) - expected).abs().max()
+            assert gap / expected.abs().max() > 1e-3, group
 
 
 @pytest.mark.parametrize(("name", "seed", "params"), CASES)
