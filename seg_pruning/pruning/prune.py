@@ -13,7 +13,7 @@ from seg_pruning.profiling.inference import device_of
 from seg_pruning.pruning import criteria
 from seg_pruning.pruning.budgets import Budget, amounts
 from seg_pruning.pruning.criteria import Criterion
-from seg_pruning.pruning.protection import names_of
+from seg_pruning.pruning.protection import names_of, protected
 from seg_pruning.pruning.score import Loss, score
 from seg_pruning.pruning.selection import Scope, Selection, check_reachable, select
 from seg_pruning.surgery.cut import Cut
@@ -65,8 +65,7 @@ def prune_(
     Args:
         model: any module that runs, in any mode, on any device. Parameters stay the objects that they are.
         example_inputs: what it is called with: a tensor, a tuple of arguments or a dict of keyword arguments.
-        budget: fractions of the dense network that are kept: `params`, `macs`, `channels`, each in (0, 1];
-            several together must all hold.
+        budget: fractions of the dense network that are kept; see `Budget`.
         criterion: a name (`"l2"`, `"taylor"`, ...) or a `Criterion`.
         scope: "global" ranks all channels together, "local" takes the same fraction of each group.
         protect: names of groups, layers or modules, or patterns such as `"head.*"`, that keep their width.
@@ -78,8 +77,8 @@ def prune_(
         selection: all options of the selection at once, in place of `scope`, `protect` and `round_to`.
 
     Raises:
-        PruningError: the network does not run, the budget or a name is illegal, the budget cannot be
-            reached, or the cut could not be certified. The network is then as it was.
+        PruningError: the network does not run or holds NaN, the budget or a name is illegal, the budget
+            cannot be reached, or the cut could not be certified. The network is then as it was.
 
     Example:
         >>> import torch
@@ -90,6 +89,7 @@ def prune_(
     """
     options = _options(selection, scope, protect, round_to)
     wanted, chosen = Budget.of(budget), criteria.get(criterion)
+    _refuse_not_finite(model)
     inputs = Inputs.of(example_inputs)
     inputs = inputs.to(device=device_of(model, inputs))
     graph = trace(model, inputs)
@@ -97,10 +97,20 @@ def prune_(
     dropped = dead_modules(model, graph, inputs) if dead else ()
     limit = wanted.limit(amounts(graph))
     check_reachable(graph, limit, options, dropped=dropped)  # before scores, which may take long
-    scores = score(graph, model, chosen, data=data, loss=loss)
+    unread = protected(graph, options.protect)
+    scores = score(graph, model, chosen, data=data, loss=loss, unread=unread)
     plan = select(graph, scores, limit, options, dropped=dropped)
     done = operate_(model, graph, plan, inputs, optimizers=tuple(optimizers))
     return PruneResult(before, cost(model, inputs), plan, done.cut, done.max_error)
+
+
+def _refuse_not_finite(model: nn.Module) -> None:
+    bad = [name for name, parameter in model.named_parameters() if not parameter.isfinite().all()]
+    if bad:
+        raise PruningError(
+            f"parameters hold values that are not finite: {', '.join(bad[:10])}; "
+            "prune a checkpoint from before training diverged"
+        )
 
 
 def _options(selection: Selection | None, scope: Scope, protect: Iterable[str], round_to: int) -> Selection:

@@ -222,6 +222,49 @@ def test_what_cannot_be_reached_is_said_before_scores_are_taken() -> None:
         )
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_named_as_the_cause(value: float) -> None:
+    net = new_net()
+    with torch.no_grad():
+        net.inner.weight[3, 0, 0, 0] = value
+    with pytest.raises(
+        sp.PruningError, match=r"^parameters hold values that are not finite: inner\.weight; "
+    ):
+        sp.prune_(net, IMAGE, budget={"params": 0.5})
+    assert net.inner.out_channels == 20
+
+
+class Blocked(Small):
+    """A buffer of -inf, such as masks of attention are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("never", torch.full((1,), -torch.inf))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.maximum(super().forward(x), self.never)
+
+
+def test_a_buffer_may_be_infinite() -> None:
+    net = Blocked()
+    sp.prune_(net, IMAGE, budget={"params": 0.5})
+    assert net.inner.out_channels < 20
+    assert net.never == -torch.inf
+
+
+def test_frozen_layers_are_pruned_by_weights_or_protected() -> None:
+    net = new_net()
+    for layer in (net.stem, net.norm, net.inner, net.outer, net.head):
+        layer.requires_grad_(layer is net.head)
+    options: dict[str, Any] = {"budget": {"channels": 0.8}, "data": batches(), "loss": F.cross_entropy}
+    with pytest.raises(
+        sp.PruningError, match="no parameter of 'inner' ever had a gradient: unfreeze it, protect"
+    ):
+        sp.prune_(net, IMAGE, criterion="taylor", **options)
+    assert set(sp.prune_(net, IMAGE, criterion="taylor", protect=("inner",), **options).plan.kept) == {"stem"}
+    assert sp.prune_(net, IMAGE, criterion="l2", **options).plan.kept["inner"]
+
+
 # -- undone where it cannot be proved
 
 
