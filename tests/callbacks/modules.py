@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 from seg_pruning.callbacks import IterativePruning
 from seg_pruning.tasks import PrunableCheckpoints
@@ -93,20 +93,24 @@ class Mixed(PrunableCheckpoints, Stranger):
 
 
 class Data(L.LightningDataModule):
-    """Noise; the mask is where the first channel is bright. Shuffled by the global random state."""
+    """Noise; the mask is where the first channel is bright. Shuffled by the random state, or by epoch."""
 
-    def __init__(self, images: int = 6, *, workers: int = 0, same: bool = False) -> None:
+    def __init__(
+        self, images: int = 6, *, workers: int = 0, same: bool = False, by_epoch: bool = False
+    ) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(0)
         values = torch.rand(1 if same else images, 3, 8, 8, generator=generator).expand(images, -1, -1, -1)
         self.pairs = TensorDataset(values, (values[:, :1] > 0.5).float())
         self.workers = workers
+        self.sampler = DistributedSampler(self.pairs, num_replicas=1, rank=0) if by_epoch else None
 
     def train_dataloader(self) -> DataLoader:
         return DataLoader(
             self.pairs,
             batch_size=2,
-            shuffle=True,
+            shuffle=self.sampler is None,
+            sampler=self.sampler,
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
         )
