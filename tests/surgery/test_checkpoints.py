@@ -1,0 +1,99 @@
+import copy
+import io
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from seg_pruning.pruning import prune_
+from seg_pruning.surgery.checkpoints import take_structure_, write_structure
+from seg_pruning.surgery.errors import PruningError
+from seg_pruning.surgery.structure import structure_of
+
+IMAGE = torch.linspace(-1, 1, 3 * 8 * 8).reshape(1, 3, 8, 8)
+
+
+class Scaled(nn.Module):
+    """A buffer over the channels that is not in the state dict, and a branch that never runs."""
+
+    def __init__(self, width: int = 8, hidden: bool = True) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, width, 3)
+        self.register_buffer("scale", torch.rand(width, 1, 1), persistent=not hidden)
+        self.idle = nn.Conv2d(5, 5, 1)
+        self.head = nn.Conv2d(width, 2, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head((self.stem(images) * self.scale).relu())
+
+
+def pruned(**options: bool) -> tuple[nn.Module, nn.Module]:
+    torch.manual_seed(0)
+    dense = Scaled(**options)
+    small = copy.deepcopy(dense)
+    prune_(small, IMAGE, budget={"params": 0.6})
+    return dense, small
+
+
+def checkpoint_of(model: nn.Module) -> dict:
+    """What a file holds, through a real file."""
+    checkpoint = {"state_dict": model.state_dict()}
+    write_structure(checkpoint, model)
+    file = io.BytesIO()
+    torch.save(checkpoint, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+def load_(model: nn.Module, checkpoint: dict) -> None:
+    take_structure_(checkpoint, model)
+    model.load_state_dict(checkpoint["state_dict"])
+
+
+@pytest.mark.parametrize("hidden", [True, False])
+def test_a_dense_network_becomes_the_one_of_the_file(hidden):
+    _, small = pruned(hidden=hidden)
+    torch.manual_seed(1)
+    other = Scaled(hidden=hidden)
+    ids = [id(p) for p in (other.stem.weight, other.head.weight)]
+    load_(other, checkpoint_of(small))
+    assert torch.equal(other(IMAGE), small(IMAGE))
+    assert [id(p) for p in (other.stem.weight, other.head.weight)] == ids
+    assert isinstance(other.idle, nn.Identity)
+
+
+def test_a_pruned_network_becomes_dense_again():
+    dense, small = pruned(hidden=False)
+    load_(small, checkpoint_of(dense))
+    assert torch.equal(small(IMAGE), dense(IMAGE))
+    assert structure_of(small) is None
+
+
+def test_values_that_the_file_does_not_hold_are_not_made_up():
+    dense, small = pruned(hidden=True)
+    before = small(IMAGE)
+    with pytest.raises(PruningError, match=r"lacks 1 tensors .*: scale"):
+        take_structure_(checkpoint_of(dense), small)
+    assert torch.equal(small(IMAGE), before)
+
+
+def test_a_partial_file_is_taken_by_a_network_of_the_same_widths_only():
+    """As Lightning's `strict_loading=False` allows: a frozen part may be left out of the file."""
+    dense, small = pruned(hidden=False)
+    checkpoint = checkpoint_of(small)
+    del checkpoint["state_dict"]["stem.weight"]
+    twin = copy.deepcopy(small)
+    take_structure_(copy.deepcopy(checkpoint), twin)
+    assert torch.equal(twin(IMAGE), small(IMAGE))
+    before = dense(IMAGE)
+    with pytest.raises(PruningError, match=r"lacks 1 tensors .*stem\.weight"):
+        take_structure_(checkpoint, dense)
+    assert torch.equal(dense(IMAGE), before)
+
+
+def test_the_file_of_another_network_is_refused():
+    _, small = pruned()
+    other = Scaled(width=9)
+    with pytest.raises(PruningError, match="another network"):
+        take_structure_(checkpoint_of(small), other)
+    assert other.stem.out_channels == 9
