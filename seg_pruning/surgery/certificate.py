@@ -108,14 +108,19 @@ def masked_output(
     model: nn.Module, graph: ChannelGraph, cut: Cut, inputs: Inputs, tensors: Mapping[str, Tensor]
 ) -> list[Tensor]:
     """What the dense network answers with every removed element set to zero."""
-    masked = {
-        name: torch.where(cut.masks[name].to(t.device), t, torch.zeros_like(t)) if name in cut.masks else t
-        for name, t in tensors.items()
-    }
+    masked = {name: _zeroed(t, cut.masks[name]) if name in cut.masks else t for name, t in tensors.items()}
+    # Which kernels torch chooses depends on it even where no gradient is recorded.
+    flags = {name: t.requires_grad for name, t in tensors_of(model).items()}
+    masked = {name: t.detach().requires_grad_(flags[name]) for name, t in masked.items()}
     mode = _MaskedSites(graph, graph.keep(cut.plan))
     # Under a function mode, as in the trace: without one some torch.nn layers choose a fused path.
     with eval_mode(model), repeatable(), FunctionCalls(), mode:
         return flatten_tensors(functional_call(model, masked, inputs.args, dict(inputs.kwargs)))
+
+
+def _zeroed(tensor: Tensor, mask: Tensor) -> Tensor:
+    """`tensor` with zeros where `mask` is False, laid out alike: strides decide which kernels torch takes."""
+    return tensor.clone().masked_fill_(~mask.to(tensor.device), 0)
 
 
 def _mask(labels: LabelSet, keep: Keep, shape: Sequence[int]) -> Tensor:
@@ -165,19 +170,16 @@ class _MaskedSites(TorchDispatchMode):  # type: ignore[no-untyped-call]
         small_args, small_kwargs = map_tensors(
             (args, kwargs), lambda t: take(t, _mask(next(labels), self.keep, t.shape))
         )
-        out = func(*_fit(func, args, small_args), **small_kwargs)
-        outputs = iter(site.outputs)
-        return map_tensors(out, lambda t: self._spread(t, next(outputs)))
+        small = flatten_tensors(func(*_fit(func, args, small_args), **small_kwargs))
+        wide = func(*args, **kwargs)  # for its shapes and strides
+        spread = map(self._spread, small, flatten_tensors(wide), site.outputs)
+        return map_tensors(wide, lambda _: next(spread))
 
-    def _spread(self, small: Tensor, labels: LabelSet) -> Tensor:
+    def _spread(self, small: Tensor, wide: Tensor, labels: LabelSet) -> Tensor:
         if not labels:
             return small
-        shape = list(small.shape)
-        for array in labels:
-            shape = [max(size, wide) for size, wide in zip(shape, array.shape, strict=True)]
-        mask = _mask(labels, self.keep, shape).to(small.device)
-        full = torch.zeros(shape, dtype=small.dtype, device=small.device)
-        full[mask] = small.reshape(-1)
+        full = torch.zeros_like(wide)
+        full[_mask(labels, self.keep, wide.shape).to(wide.device)] = small.reshape(-1)
         return full
 
 

@@ -198,9 +198,16 @@ class Ledger:
         if rows.shape[0] > 1:
             self.blocks.append(Blocks(rows, reason))
 
-    def demand(self, call: Call, value: int, labels: LabelArray) -> bool:
-        """Notes each attribute through which Python passed `value` to this call; False if there is none."""
-        attributes = {s.attribute for s in call.ints if isinstance(s, Size) and int(s) == value}
+    def demand(self, call: Call, value: int, labels: LabelArray, *, at: slice = slice(None)) -> bool:
+        """Notes the attribute through which Python passed `value` to this call; False if there is none.
+
+        Args:
+            call: the op.
+            value: number of `labels`.
+            labels: what is to be counted after a cut.
+            at: where in the call's ints the size stands, so that another one of the same value is left alone.
+        """
+        attributes = {s.attribute for s in call.ints[at] if isinstance(s, Size) and int(s) == value}
         self.demands.extend(Demand(attribute, labels) for attribute in sorted(attributes))
         return bool(attributes)
 

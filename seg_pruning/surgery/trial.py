@@ -76,7 +76,8 @@ def _disturbed(tensor: Tensor, generator: torch.Generator) -> Tensor:
     noise = torch.randn(tensor.shape, generator=generator).to(tensor.device)
     scale = 0.2 * known.square().mean().sqrt().clamp(min=0.1 / max(1, known[0].numel()) ** 0.5)
     value = known + scale * noise
-    return (value.abs() if bool((known >= 0).all()) else value).to(tensor.dtype)
+    # Laid out as the original: strides decide which kernels torch chooses.
+    return tensor.clone().copy_(value.abs() if bool((known >= 0).all()) else value)
 
 
 @dataclass(frozen=True)

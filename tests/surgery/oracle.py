@@ -22,6 +22,7 @@ def randomise_(model: nn.Module, seed: int = 0) -> nn.Module:
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if tensor.is_floating_point():
             noise = torch.rand(tensor.shape, generator=generator)
+            noise = noise.to(tensor.dtype)
             tensor.data = 0.5 + noise if name.endswith(("running_var", "original0")) else tensor + noise - 0.5
     return model.eval()
 
@@ -61,7 +62,7 @@ class KeptGroupNorm(nn.Module):
             stay = group[self.kept[group]]
             values = x[:, stay]
             mean = values.mean((1, 2, 3), keepdim=True)
-            scale = (values.var((1, 2, 3), keepdim=True, unbiased=False) + self.norm.eps).sqrt()
+            scale = ((values - mean).square().mean((1, 2, 3), keepdim=True) + self.norm.eps).sqrt()
             weight, bias = self.norm.weight[stay, None, None], self.norm.bias[stay, None, None]
             out[:, stay] = (values - mean) / scale * weight + bias
         return out
@@ -76,7 +77,7 @@ class KeptLayerNorm(nn.Module):
         out = torch.zeros_like(x)
         values = x[..., self.kept]
         mean = values.mean(-1, keepdim=True)
-        scale = (values.var(-1, keepdim=True, unbiased=False) + self.norm.eps).sqrt()
+        scale = ((values - mean).square().mean(-1, keepdim=True) + self.norm.eps).sqrt()
         out[..., self.kept] = (values - mean) / scale * self.norm.weight[self.kept] + self.norm.bias[
             self.kept
         ]

@@ -110,7 +110,7 @@ PINNED = {  # network, group: a part of the reason
     ("Chain", "head"): "reaches the output",
     ("DictOutput", "mid"): "reaches the output",
     ("Auxiliary", "aux"): "reaches the output",
-    ("ChannelShuffle", "stem"): "do not fit",
+    ("ChannelShuffle", "stem"): "cannot shrink alike",
     ("Attention", "v"): "indices are fixed",
     ("FusedAttention", "q"): "takes its scale from the width",
     ("LiteralSize", "stem"): "tried and refused: RuntimeError: shape '[-1, 12, 64]' is invalid",

@@ -88,7 +88,9 @@ def _depthwise(ledger: Ledger, call: Call) -> LabelArray | None:
         ledger.pin(made if made is not None else read, f"{call.name} reads or holds channels that are fixed")
         return made
     ledger.tie(made.reshape(groups, -1), read.reshape(groups, 1))
-    ledger.demand(call, groups, read)
+    # Behind strides and paddings; a transposed convolution has its dilations still behind it.
+    last = weight.ndim - 1 if call["transposed"] else 1
+    ledger.demand(call, groups, read, at=slice(-last, None))
     return made
 
 

@@ -75,7 +75,9 @@ def _size_pieces(ledger: Ledger, call: Call, parts: Sequence[LabelArray], dim: i
         rows = np.stack([part.reshape(-1) for part in parts])
         ledger.equal_rows(rows, f"{what} cuts the axis in equal parts")
     lines = [np.moveaxis(part, dim, 0).reshape(part.shape[dim], -1)[:, 0] for part in parts]
-    sized = [ledger.demand(call, len(line), line) for line in lines]
+    listed = [int(i) for i in call.ints[: len(lines)]] == [len(line) for line in lines]
+    places = [slice(i, i + 1) if listed else slice(None) for i in range(len(lines))]
+    sized = [ledger.demand(call, len(line), line, at=at) for line, at in zip(lines, places, strict=True)]
     if len(lengths) > 1 and not all(sized):
         for part in parts:
             ledger.pin(part, f"{what} cuts the axis at numbers that cannot be rewritten")

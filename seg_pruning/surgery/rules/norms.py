@@ -76,7 +76,8 @@ def layer_norm(ledger: Ledger, call: Call) -> tuple[LabelSet, ...]:
         if len(dims) > 1:
             ledger.pin(array, f"{call.name} normalises over jointly labelled dims")
         else:
-            ledger.demand(call, x.shape[dims[0]], array.reshape(-1))
+            place = dims[0] - first
+            ledger.demand(call, x.shape[dims[0]], array.reshape(-1), at=slice(place, place + 1))
     if mixed:
         ledger.site(call, (ledger.labels(x), (), ()))
     return (ledger.labels(x),) + ((),) * (len(call.outputs) - 1)

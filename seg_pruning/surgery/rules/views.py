@@ -18,9 +18,40 @@ def view(ledger: Ledger, call: Call) -> tuple[LabelSet, ...]:
         ledger.pin(ledger.labels(call["self"]), f"{call.name} is empty or splits elements")
         return ((),)
     viewed = tuple(reshape(array, old, new) for array in ledger.labels(call["self"]))
+    for array in ledger.labels(call["self"]):
+        for before, _ in segments(old, new):
+            _keep_order(ledger, array, [d for d in before if d in span(array)], call.name)
     for array in viewed:
         _follow_sizes(ledger, call, array, old, new)
     return (viewed,)
+
+
+def _keep_order(ledger: Ledger, array: LabelArray, merged: list[int], what: str) -> None:
+    """Where each row keeps its own columns, only `(row, column)` can be laid on one axis in the dense order.
+
+    As `(column, row)` (a channel shuffle) whole columns have to leave: they are tied.
+    """
+    if len(merged) < 2:
+        return
+    narrowing = _narrowing(ledger, array)
+    if narrowing is None:
+        ledger.pin(array, f"{what} lays jointly labelled dims along one axis")
+    elif narrowing != merged[-1]:
+        rest = [d for d in merged if d != narrowing]
+        ledger.tie(array, array[tuple(slice(0, 1) if d in rest else slice(None) for d in range(array.ndim))])
+
+
+def _narrowing(ledger: Ledger, array: LabelArray) -> int | None:
+    """The dim along which `array` loses channels: its lines are rows of a block."""
+    row = np.full(ledger.count, -1, dtype=np.int64)
+    for block in ledger.blocks:
+        row[:] = -1
+        row[block.rows] = np.arange(len(block.rows))[:, None]
+        rows = row[array]
+        for d in span(array) if (rows >= 0).all() else ():
+            if array.shape[d] == block.rows.shape[1] and (rows == rows.take([0], axis=d)).all():
+                return d
+    return None
 
 
 def _follow_sizes(ledger: Ledger, call: Call, array: LabelArray, old: Shape, new: Shape) -> None:
@@ -34,7 +65,9 @@ def _follow_sizes(ledger: Ledger, call: Call, array: LabelArray, old: Shape, new
             ledger.equal_rows(
                 columns.reshape(-1, new[split[-1]]), f"{call.name} splits the axis in equal parts"
             )
-        ledger.demand(call, new[split[-1]], _line(array, split[-1]))
+        place = split[-1] - len(new) if len(call.ints) >= len(new) else None
+        at = slice(None) if place is None else slice(place, place + 1 or None)
+        ledger.demand(call, new[split[-1]], _line(array, split[-1]), at=at)
 
 
 def _line(array: LabelArray, dim: int) -> LabelArray:

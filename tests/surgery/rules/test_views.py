@@ -55,6 +55,15 @@ def test_a_split_axis_keeps_equal_rows():
     assert (blocks.rows == probe.labels(0, 1).reshape(3, 4)).all()
 
 
+def test_columns_leave_whole_where_rows_come_last():
+    probe = Probe(lambda x: x.view(2, 3, 4).transpose(1, 2).reshape(2, 12), (2, 12))
+    units = probe.units(probe.labels(0, 1)).reshape(3, 4)
+    assert (units == units[:1]).all()
+    assert len(set(units[0])) == 4
+    back = Probe(lambda x: x.view(2, 3, 4).reshape(2, 12), (2, 12))
+    assert len(set(back.units(back.labels(0, 1)))) == 12
+
+
 def test_two_kinds_of_channels_on_one_axis_are_not_mixed_up():
     probe = Probe(lambda x: x.flatten(1), (2, 3, 4))
     assert probe.free(0, 1) != probe.free(0, 2)

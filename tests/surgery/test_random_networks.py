@@ -1,0 +1,29 @@
+import copy
+
+import torch
+from hypothesis import HealthCheck, given, note, settings
+from hypothesis import strategies as st
+
+from seg_pruning.surgery.apply import apply_
+from seg_pruning.surgery.trial import trace
+from tests.surgery.oracle import answers, masked_original, masks_of, randomise_, uneven_plan
+from tests.surgery.random_networks import RandomNetwork, programs
+
+
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
+@given(program=programs, seed=st.integers(0, 1000))
+def test_no_random_network_is_cut_wrongly(program, seed):
+    torch.manual_seed(seed)
+    model = randomise_(RandomNetwork(program).double(), seed)
+    x = torch.randn(2, 3, 6, 6, dtype=torch.float64)
+    graph = trace(model, x)
+    plan = uneven_plan(graph, seed)
+    note(f"{model} {plan.to_json()}")
+    masks = masks_of(graph, plan, model)
+    cut = graph.cut(plan)
+    assert all(torch.equal(mask, cut.masks.get(name, torch.ones_like(mask))) for name, mask in masks.items())
+    pruned = copy.deepcopy(model)
+    apply_(pruned, cut)
+    (got,), (expected,) = answers(pruned, x), answers(masked_original(model, masks), x)
+    assert got.shape == expected.shape
+    assert (got - expected).abs().max() <= 1e-9 * expected.abs().max()
