@@ -16,6 +16,7 @@ from seg_pruning.surgery.cut import Cut
 from seg_pruning.surgery.errors import PruningError
 from seg_pruning.surgery.plan import Plan
 from seg_pruning.surgery.sizes import Attribute, declared, read, write_
+from seg_pruning.surgery.trace import tensors_of
 
 VERSION = 1
 _NOTE = "_pruning_structure"
@@ -101,7 +102,8 @@ class Structure:
         wanted = {"plans": list, "sizes": list, "dense": dict}
         if not isinstance(data, dict) or not all(isinstance(data.get(k), t) for k, t in wanted.items()):
             raise PruningError(
-                "the structure of a pruned network is a JSON object with 'version', 'plans', 'sizes' and 'dense'"
+                "the structure of a pruned network is a JSON object with 'version', 'plans', 'sizes' "
+                "and 'dense'"
             )
         if data.get("version") != VERSION:
             raise PruningError(
@@ -200,12 +202,16 @@ def all_tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 def check_same_network(model: nn.Module, shapes: Mapping[str, tuple[int, ...]], structure: Structure) -> None:
-    """Raises where a state dict with these shapes cannot be of a network like `model`: their dense shapes differ."""
+    """Raises where a state dict of these shapes is of no network like `model`: their dense shapes differ."""
     present = structure_of(model) or Structure()
-    problems = []
+    gone = [name for name in structure.dense if name not in all_tensors(model)]
+    dropped = tuple(f"{path}." for path in present.dropped)
+    problems = [f"{name}: no such tensor" for name in gone if not name.startswith(dropped)]
+    first = {id(tensor): name for name, tensor in tensors_of(model).items()}  # a tied tensor is noted once
     for name, tensor in all_tensors(model).items():
-        mine = present.dense.get(name, tuple(tensor.shape))
-        theirs = structure.dense.get(name, tuple(shapes.get(name, mine)))
+        noted = first[id(tensor)]
+        mine = present.dense.get(noted, tuple(tensor.shape))
+        theirs = structure.dense.get(noted, tuple(shapes.get(name, mine)))
         if mine != theirs:
             problems.append(f"{name}: dense shape {theirs}, not {mine}")
     modules = dict(model.named_modules())

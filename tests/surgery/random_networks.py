@@ -9,7 +9,7 @@ WIDTHS = (4, 6, 7, 9, 12)
 
 
 class Step(nn.Module):
-    """One op that reads a map of `width` channels, perhaps a second one, and gives maps of `widths` channels."""
+    """One op that reads a map of `width` channels, perhaps another, and gives maps of `widths` channels."""
 
     def __init__(self, width: int, other: int, choice: int):
         super().__init__()
