@@ -13,16 +13,16 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.utils._python_dispatch import TorchDispatchMode
+from typing_extensions import override
 
 from seg_pruning.surgery.apply import resized
 from seg_pruning.surgery.cut import Cut, take
-from seg_pruning.surgery.errors import PruningError
 from seg_pruning.surgery.graph import ChannelGraph
 from seg_pruning.surgery.inputs import Inputs, flatten_tensors, map_tensors
 from seg_pruning.surgery.labels import LabelSet
 from seg_pruning.surgery.ledger import Site
-from seg_pruning.surgery.trace import FunctionCalls, eval_mode, repeatable, tensors_of
+from seg_pruning.surgery.replay import Replay, replay
+from seg_pruning.surgery.trace import eval_mode, repeatable, tensors_of
 
 TOLERANCE = 1e-4
 """Largest difference that passes, relative to the largest magnitude of the output: float32 rounds."""
@@ -109,13 +109,7 @@ def masked_output(
 ) -> list[Tensor]:
     """What the dense network answers with every removed element set to zero."""
     masked = {name: _zeroed(t, cut.masks[name]) if name in cut.masks else t for name, t in tensors.items()}
-    # Which kernels torch chooses depends on it even where no gradient is recorded.
-    flags = {name: t.requires_grad for name, t in tensors_of(model).items()}
-    masked = {name: t.detach().requires_grad_(flags[name]) for name, t in masked.items()}
-    mode = _MaskedSites(graph, graph.keep(cut.plan))
-    # Under a function mode, as in the trace: without one some torch.nn layers choose a fused path.
-    with eval_mode(model), repeatable(), FunctionCalls(), mode:
-        return flatten_tensors(functional_call(model, masked, inputs.args, dict(inputs.kwargs)))
+    return replay(model, inputs, masked, _MaskedSites(graph, graph.keep(cut.plan)))
 
 
 def _zeroed(tensor: Tensor, mask: Tensor) -> Tensor:
@@ -130,38 +124,20 @@ def _mask(labels: LabelSet, keep: Keep, shape: Sequence[int]) -> Tensor:
     return torch.from_numpy(mask)
 
 
-class _MaskedSites(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _MaskedSites(Replay):  # type: ignore[no-untyped-call]
     """Runs the ops that mix channels on the kept ones, and puts zeros where the others were."""
 
     def __init__(self, graph: ChannelGraph, keep: Keep) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.trace = graph.trace
+        super().__init__(graph.trace.ops)
+        self.sites = graph.trace.sites
         self.keep = keep
-        self.at = 0
 
-    def __torch_dispatch__(
-        self,
-        func: torch._ops.OpOverload,
-        types: object,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        kwargs = kwargs or {}
-        site = self._site(str(func))
-        return func(*args, **kwargs) if site is None else self._over_kept(site, func, args, kwargs)
-
-    def _site(self, op: str) -> Site | None:
-        at, self.at = self.at, self.at + 1
-        if at >= len(self.trace.ops) or self.trace.ops[at] != op:
-            raise PruningError(
-                f"the network does not run the same ops each time: op {at} was "
-                f"{self.trace.ops[at] if at < len(self.trace.ops) else 'missing'} and is now {op}; a network "
-                "whose ops depend on chance or on a counter cannot be traced"
-            )
-        site = self.trace.sites.get(at)
+    @override
+    def run(self, at: int, func: torch._ops.OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        site = self.sites.get(at)
         if site is None or all(self.keep[a].all() for labels in site.inputs for a in labels):
-            return None
-        return site
+            return func(*args, **kwargs)
+        return self._over_kept(site, func, args, kwargs)
 
     def _over_kept(
         self, site: Site, func: torch._ops.OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]

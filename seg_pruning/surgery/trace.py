@@ -184,19 +184,21 @@ def _one_pass(model: nn.Module, inputs: Inputs, ledger: Ledger) -> Ledger:
 def _training_pass(model: nn.Module, inputs: Inputs, ledger: Ledger) -> None:
     """Notes what only training reads (auxiliary heads): its ties and pins count; its ops are not traced.
 
-    Where the network does not run in train mode on `inputs`, what was read until then is all that is known.
+    Where the network does not run in train mode on `inputs`, what was read until then is pinned: what
+    training makes of it is not known.
     """
     copies = {name: tensor.detach().clone() for name, tensor in tensors_of(model).items()}
     for name, tensor in tensors_of(model).items():
         ledger.adopt(copies[name], tensor)
-    ops, work, sites = list(ledger.ops), list(ledger.work), dict(ledger.sites)
+    ops, work, sites, known = list(ledger.ops), list(ledger.work), dict(ledger.sites), set(ledger.ran)
     functions = FunctionCalls()
     try:
         with train_mode(model), repeatable(), tracked_sizes(model), functions, _Ops(ledger, functions):
             output = functional_call(model, copies, inputs.args, dict(inputs.kwargs))
         _pin_ends(ledger, inputs, output)
     except Exception:  # a forward that wants targets, say
-        return
+        for name in ledger.ran - known:
+            ledger.pin(ledger.labels(copies[name]), "training reads it, and could not be traced")
     finally:
         ledger.ops, ledger.work, ledger.sites = ops, work, sites
 

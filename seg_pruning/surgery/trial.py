@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from seg_pruning.surgery.certificate import certify
@@ -15,7 +14,8 @@ from seg_pruning.surgery.grouping import Policy
 from seg_pruning.surgery.inputs import ExampleInputs, Inputs
 from seg_pruning.surgery.plan import Plan
 from seg_pruning.surgery.structure import structure_of
-from seg_pruning.surgery.trace import record, tensors_of
+from seg_pruning.surgery.trace import record
+from seg_pruning.surgery.trial_values import trial_values
 
 _SEED = 20240412
 
@@ -34,9 +34,9 @@ def trace(model: nn.Module, example_inputs: ExampleInputs | Inputs) -> ChannelGr
         PruningError: the network cannot be run on `example_inputs`, or runs different ops each time.
     """
     inputs = Inputs.of(example_inputs)
-    trial = _Trial(model, inputs, _random_values(tensors_of(model)))
     structure = structure_of(model)
     recorded = record(model, inputs, dense=None if structure is None else structure.dense)
+    trial = _Trial(model, inputs, trial_values(model, inputs, recorded.ops))
     graph = ChannelGraph(recorded)
     while failed := trial.failures(graph, graph.prunable) or trial.failures(graph, _some(graph.prunable)):
         graph = ChannelGraph(recorded, _stricter(graph, failed))
@@ -61,23 +61,6 @@ def _random_kept(group: ChannelGroup, rng: np.random.Generator) -> tuple[int, ..
     width = len(group.rows[0])
     count = int(np.clip(round(width * rng.uniform(0.1, 0.9)), 1, width - 1))
     return tuple(sorted(int(i) for row in group.rows for i in rng.choice(row, count, replace=False)))
-
-
-def _random_values(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Values near the network's own, none zero, no two alike: a wrong index cannot hide."""
-    generator = torch.Generator().manual_seed(_SEED)
-    return {name: _disturbed(tensor.detach(), generator) for name, tensor in tensors.items()}
-
-
-def _disturbed(tensor: Tensor, generator: torch.Generator) -> Tensor:
-    if not tensor.is_floating_point() or tensor.ndim == 0:
-        return tensor
-    known = torch.nan_to_num(tensor.float(), nan=0.0, posinf=0.0, neginf=0.0)  # one NaN would hide all else
-    noise = torch.randn(tensor.shape, generator=generator).to(tensor.device)
-    scale = 0.2 * known.square().mean().sqrt().clamp(min=0.1 / max(1, known[0].numel()) ** 0.5)
-    value = known + scale * noise
-    # Laid out as the original: strides decide which kernels torch chooses.
-    return tensor.clone().copy_(value.abs() if bool((known >= 0).all()) else value)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,78 @@
+"""Values for the trials: near the network's own, but such that a wrong index cannot hide.
+
+A fresh network has ones, zeros and norms that fit nothing: a swapped channel would change nothing, or its
+signal dies out on the way to the output. So all values are disturbed, and every BatchNorm gets statistics
+that fit what it is given.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import override
+
+from seg_pruning.surgery.inputs import Inputs
+from seg_pruning.surgery.replay import Replay, replay
+from seg_pruning.surgery.trace import tensors_of
+
+aten = torch.ops.aten
+
+_SEED = 20240412
+_BATCH_NORMS = frozenset(
+    {
+        aten.native_batch_norm,
+        aten._native_batch_norm_legit_no_training,
+        aten._batch_norm_no_update,
+        aten.cudnn_batch_norm,
+    }
+)
+
+
+def trial_values(model: nn.Module, inputs: Inputs, ops: Sequence[str]) -> dict[str, Tensor]:
+    """Values for all parameters and buffers of `model`, by name; the network itself is untouched.
+
+    Args:
+        model: the network.
+        inputs: what it is called with.
+        ops: names of the ops of its trace, which it has to run again.
+    """
+    generator = torch.Generator().manual_seed(_SEED)
+    values = {name: _disturbed(t.detach(), generator) for name, t in tensors_of(model).items()}
+    replay(model, inputs, values, _Calibration(ops, generator))
+    return values
+
+
+def _disturbed(tensor: Tensor, generator: torch.Generator) -> Tensor:
+    if not tensor.is_floating_point() or tensor.ndim == 0:
+        return tensor
+    known = torch.nan_to_num(tensor.float(), nan=0.0, posinf=0.0, neginf=0.0)  # one NaN would hide all else
+    noise = torch.randn(tensor.shape, generator=generator).to(tensor.device)
+    size = known.square().mean().sqrt()
+    scale = 0.2 * size if size > 0 else 0.3 / max(1, known[0].numel()) ** 0.5
+    value = known + scale * noise
+    # Laid out as the original: strides decide which kernels torch chooses.
+    return tensor.clone().copy_(value.abs() if bool((known >= 0).all()) and size > 0 else value)
+
+
+class _Calibration(Replay):  # type: ignore[no-untyped-call]
+    """Writes statistics that fit the input, up to noise, into each BatchNorm before it runs."""
+
+    def __init__(self, ops: Sequence[str], generator: torch.Generator) -> None:
+        super().__init__(ops)
+        self.generator = generator
+
+    @override
+    def run(self, at: int, func: torch._ops.OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if func.overloadpacket in _BATCH_NORMS and args[3] is not None and args[4] is not None:
+            self._fit_(args[0], mean=args[3], variance=args[4])
+        return func(*args, **kwargs)
+
+    def _fit_(self, x: Tensor, *, mean: Tensor, variance: Tensor) -> None:
+        values = x.float().transpose(0, 1).reshape(x.shape[1], -1)
+        if values.shape[1] < 2:
+            return  # a single value a channel has no spread to fit
+        spread = values.std(1).clamp(min=1e-3)
+        shift, stretch = (torch.randn(len(spread), generator=self.generator).to(x.device) for _ in range(2))
+        mean.copy_(values.mean(1) + 0.3 * shift * spread)
+        variance.copy_((spread * (1 + 0.2 * stretch).abs().clamp(min=0.1)).square())
