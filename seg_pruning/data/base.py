@@ -86,6 +86,9 @@ class BaseDataModule(L.LightningDataModule, ABC):
     def train_dataloader(self) -> DataLoader[Item]:
         dataset = SegmentationDataset(self.parts.train, self.augmentation)
         sampler = SeededSampler(len(dataset), self.seed)
+        if self.trainer is not None:
+            # Workers draw the first batches of a resumed fit before Lightning tells the sampler its epoch.
+            sampler.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)
         return self._loader(dataset, sampler=sampler, drop_last=len(dataset) > self.batch_size)
 
     @override
