@@ -88,7 +88,7 @@ class BaseDataModule(L.LightningDataModule, ABC):
         sampler = SeededSampler(len(dataset), self.seed)
         if self.trainer is not None:
             # Workers draw the first batches of a resumed fit before Lightning tells the sampler its epoch.
-            sampler.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)
+            sampler.set_epoch(self.trainer.current_epoch)
         return self._loader(dataset, sampler=sampler, drop_last=len(dataset) > self.batch_size)
 
     @override

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from seg_pruning.surgery.errors import PruningError
-from seg_pruning.surgery.structure import Structure, all_tensors, restructure_, structure_of
+from seg_pruning.surgery.structure import Structure, all_tensors, hidden_buffers, restructure_, structure_of
 
 KEY = "seg_pruning"
 """The entry of a checkpoint that holds the structure."""
@@ -20,10 +20,7 @@ def write_structure(checkpoint: MutableMapping[str, Any], model: nn.Module) -> N
     structure = structure_of(model)
     if structure is None:
         return
-    cut, stored = all_tensors(model), checkpoint["state_dict"]
-    unstored = [name for name in structure.dense if name in cut and name not in stored]
-    buffers = dict(model.named_buffers(remove_duplicate=False))
-    hidden = {name: buffers[name].detach().clone() for name in unstored if name in buffers}
+    hidden = {name: buffer.clone() for name, buffer in hidden_buffers(model, structure).items()}
     checkpoint[KEY] = {"structure": structure.to_dict(), "buffers": hidden}
 
 

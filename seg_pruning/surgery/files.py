@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from seg_pruning.surgery.errors import PruningError
-from seg_pruning.surgery.structure import Structure, all_tensors, remember_, restructure_, structure_of
+from seg_pruning.surgery.structure import Structure, all_tensors, hidden_buffers, restructure_, structure_of
 
 VERSION = 1
 _KEY = "seg_pruning"
@@ -25,13 +25,11 @@ def save_pruned(model: nn.Module, path: str | os.PathLike[str]) -> None:
 
     The file appears under its name only when it is whole.
     """
-    state = {
-        name: tensor.detach().cpu().contiguous()
-        for name, tensor in model.state_dict().items()
-        if isinstance(tensor, Tensor)
-    }
-    stored, aliases = _without_shared(model.state_dict(), state)
     structure = structure_of(model)
+    live = {n: t for n, t in model.state_dict().items() if isinstance(t, Tensor)}
+    live |= hidden_buffers(model, structure)
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in live.items()}
+    stored, aliases = _without_shared(live, state)
     note = {
         "version": VERSION,
         "structure": None if structure is None else structure.to_dict(),
@@ -92,8 +90,9 @@ def load_pruned_(model: nn.Module, path: str | os.PathLike[str]) -> Structure | 
     state = {**tensors, **{name: tensors[twin] for name, twin in note["aliases"].items()}}
     _check_names(model, state, structure, path)
     restructure_(model, {name: tuple(tensor.shape) for name, tensor in state.items()}, structure)
+    for name, buffer in hidden_buffers(model, structure).items():
+        buffer.copy_(state.pop(name))
     model.load_state_dict(state)
-    remember_(model, structure)
     return structure
 
 
@@ -140,7 +139,9 @@ def _check_names(
     model: nn.Module, state: Mapping[str, Tensor], structure: Structure | None, path: object
 ) -> None:
     dropped = () if structure is None else structure.dropped
-    wanted = {name for name in model.state_dict() if not any(name.startswith(f"{p}.") for p in dropped)}
+    hidden = {*hidden_buffers(model, structure), *hidden_buffers(model, structure_of(model))}
+    names = {*model.state_dict(), *hidden}
+    wanted = {name for name in names if not any(name.startswith(f"{p}.") for p in dropped)}
     missing, unknown = sorted(wanted - set(state)), sorted(set(state) - wanted)
     if missing or unknown:
         raise PruningError(

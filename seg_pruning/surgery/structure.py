@@ -201,6 +201,13 @@ def all_tensors(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
+def hidden_buffers(model: nn.Module, structure: Structure | None) -> dict[str, Tensor]:
+    """Buffers that were cut but stand in no state dict (`persistent=False`): a file has to hold them too."""
+    stored, cut = model.state_dict(), () if structure is None else structure.dense
+    buffers = model.named_buffers(remove_duplicate=False)
+    return {name: buffer.detach() for name, buffer in buffers if name in cut and name not in stored}
+
+
 def check_same_network(model: nn.Module, shapes: Mapping[str, tuple[int, ...]], structure: Structure) -> None:
     """Raises where a state dict of these shapes is of no network like `model`: their dense shapes differ."""
     present = structure_of(model) or Structure()

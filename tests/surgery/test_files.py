@@ -9,6 +9,7 @@ from torch import nn
 from seg_pruning.surgery.apply import apply_
 from seg_pruning.surgery.errors import PruningError
 from seg_pruning.surgery.files import load_pruned_, save_pruned
+from seg_pruning.surgery.plan import Plan
 from seg_pruning.surgery.structure import structure_of
 from seg_pruning.surgery.trial import trace
 from tests.networks import NETWORKS
@@ -175,3 +176,26 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
         save_pruned(pruned("Chain", seed=1), path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+class Shifted(nn.Module):
+    """Adds a number to each channel, which no state dict holds."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 2, 1)
+        self.register_buffer("shift", torch.arange(8.0).reshape(1, 8, 1, 1), persistent=False)
+
+    def forward(self, x):
+        return self.head(self.stem(x) + self.shift)
+
+
+def test_buffers_that_no_state_dict_holds_come_back(tmp_path):
+    net, x = Shifted(), torch.randn(1, 3, 4, 4)
+    graph = trace(net, x)
+    apply_(net, graph.cut(Plan({"stem": (1, 4, 6)}, {"stem": 8})))
+    save_pruned(net, tmp_path / "net.safetensors")
+    fresh = Shifted()
+    load_pruned_(fresh, tmp_path / "net.safetensors")
+    assert fresh.shift.reshape(-1).tolist() == [1.0, 4.0, 6.0]
+    assert torch.equal(net(x), fresh(x))
