@@ -1,6 +1,6 @@
 """``python -m seg_pruning`` is the command ``seg-pruning``."""
 
-from seg_pruning.cli import main
+from seg_pruning.cli import command
 
 if __name__ == "__main__":
-    main()
+    command()

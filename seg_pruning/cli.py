@@ -1,7 +1,9 @@
 """The command line: Lightning's, with our tasks and data by short names, and a new folder for each run."""
 
+import logging
 import sys
 import traceback
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -188,7 +190,21 @@ def main(args: ArgsType = None) -> SegmentationCLI:
 
 def command() -> None:
     """Runs the subcommand that the process got; `main` for the shell, which takes an answer for a failure."""
+    _quieten()
     main()
+
+
+def _quieten() -> None:
+    """Keeps off the terminal what a user of the command can do nothing about."""
+    for message in (
+        r".*LeafSpec.* is deprecated",  # Lightning's own use of torch
+        r"Precision .* is not supported by the model summary",
+        r".*does not have many workers",  # images come from memory
+        r"The dirpath has changed",  # a resumed run has a folder of its own
+    ):
+        warnings.filterwarnings("ignore", message=message)
+    advice = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    advice.addFilter(lambda record: "litlogger" not in record.getMessage())
 
 
 def _is_ours(error: BaseException) -> bool:
