@@ -225,8 +225,6 @@ def _check_classes(model: SemanticSegmentation, data: BaseDataModule) -> None:
     if len(model.classes) != data.classes:
         raise PruningError(
             f"The data has {data.classes} classes, the network {len(model.classes)} "
-            f"({', '.join(model.classes)}), "
-            f"where 1 means foreground against background. Set --model.init_args.classes to {data.classes}, "
-            f"or the "
-            f"classes of the data."
+            f"({', '.join(model.classes)}), where 1 means foreground against background. "
+            f"Set --model.init_args.classes to {data.classes}, or the classes of the data."
         )

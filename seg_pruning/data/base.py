@@ -28,9 +28,8 @@ class BaseDataModule(L.LightningDataModule, ABC):
 
     Images are normalised with ImageNet's mean and standard deviation. All parts are read, checked and kept
     in memory (four bytes a pixel) by `prepare_data`, before loggers write anything. Batches follow from
-    `seed` and the epoch
-    alone: not from the number of workers, nor from an interruption. Validation and test keep the order of
-    the names.
+    `seed` and the epoch alone: not from the number of workers, nor from an interruption. Validation and test
+    keep the order of the names.
 
     Args:
         image_size: Height and width of the images, or one number for both.

@@ -78,8 +78,7 @@ def _checked(model: nn.Module, cut: Cut) -> dict[str, Tensor]:
         if have != tuple(mask.shape):
             raise PruningError(
                 f"the cut is for {name!r} of shape {tuple(mask.shape)}, but the network has "
-                f"{have or 'no such tensor'}: "
-                "trace this network and plan anew"
+                f"{have or 'no such tensor'}: trace this network and plan anew"
             )
     return tensors
 

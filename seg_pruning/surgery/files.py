@@ -145,15 +145,15 @@ def _check_names(
     missing, unknown = sorted(wanted - set(state)), sorted(set(state) - wanted)
     if missing or unknown:
         raise PruningError(
-            f"{path} is of another network: {len(missing)} tensors of this one are not in it "
-            f"({', '.join(missing[:5])}), "
-            f"{len(unknown)} in it are not in this one ({', '.join(unknown[:5])}). Build the network with "
-            f"the arguments it was pruned with"
+            f"{path} is of another network: "
+            f"{len(missing)} tensors of this one are not in it ({', '.join(missing[:5])}), "
+            f"{len(unknown)} in it are not in this one ({', '.join(unknown[:5])}). "
+            "Build the network with the arguments it was pruned with"
         )
     present = all_tensors(model)
     other = [n for n, t in state.items() if n in present and present[n].dtype != t.dtype]
     if other:
         raise PruningError(
-            f"{path} holds other dtypes than the network for {', '.join(other[:10])}; convert the network "
-            f"first"
+            f"{path} holds other dtypes than the network for {', '.join(other[:10])}; "
+            "convert the network first"
         )

@@ -52,8 +52,8 @@ def operate_(
     expected = masked_output(model, graph, cut, inputs.map(raised), values)
     if not all(bool(torch.isfinite(t).all()) for t in expected):
         raise PruningError(
-            "the network's output on the example inputs is not finite: nothing can be proved about a cut of "
-            "it"
+            "the network's output on the example inputs is not finite: nothing can be proved about a cut; "
+            "look for weights, buffers or inputs that are not finite"
         )
     del values
     journal = commit_(model, cut, optimizers=optimizers, max_error=0.0)
@@ -92,8 +92,8 @@ def _refusal(model: nn.Module, graph: ChannelGraph, plan: Plan, inputs: Inputs, 
     guilty = _blame(model, graph, plan, inputs, tuple(plan.kept))
     return (
         f"the pruned network does not answer like the masked original ({why}); it was rolled back. "
-        f"Groups that cause it: {', '.join(guilty[:10]) or 'only all of them together'}. Protect them with "
-        f"protect=(...)"
+        f"Groups that cause it: {', '.join(guilty[:10]) or 'only all of them together'}. "
+        "Protect them with protect=(...)"
     )
 
 

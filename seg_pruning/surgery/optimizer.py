@@ -54,15 +54,13 @@ def _carried(optimizer: Optimizer, key: str, value: object, mask: Tensor) -> boo
         value, Tensor | list | tuple | dict
     ):
         return False
-    shape = (
+    kind = (
         f"of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"that is a {type(value).__name__}"
     )
     raise PruningError(
-        f"{type(optimizer).__name__} keeps state {key!r} {shape} for a parameter of shape "
-        f"{tuple(mask.shape)}, which cannot be "
-        "carried through a cut; use an optimizer whose state has the parameter's shape (SGD, Adam, AdamW, "
-        "RMSprop, ...), or "
-        "clear optimizer.state before pruning"
+        f"{type(optimizer).__name__} keeps state {key!r} {kind} for a parameter of shape "
+        f"{tuple(mask.shape)}, which cannot be carried through a cut; use an optimizer whose state has the "
+        "parameter's shape (SGD, Adam, AdamW, RMSprop, ...), or clear optimizer.state before pruning"
     )
 
 

@@ -49,8 +49,8 @@ def _title(graph: ChannelGraph) -> str:
     total = sum(group.size for group in graph.groups)
     return (
         f"{len(graph.prunable)} of {len(graph.groups)} groups can be pruned ({free} of {total} channels); "
-        f"{graph.costs.params(full):,} params, {graph.costs.macs(full):,} MACs; shares: what goes when a "
-        f"group is halved"
+        f"{graph.costs.params(full):,} params, {graph.costs.macs(full):,} MACs; "
+        "shares: what goes when a group is halved"
     )
 
 

@@ -41,6 +41,10 @@ class Size(int):
         size.attribute = attribute
         return size
 
+    def __reduce__(self) -> tuple[type[int], tuple[int]]:
+        """A copied or pickled size is a plain int: a forward pass may copy what it reads."""
+        return int, (int(self),)
+
 
 def _tracked(value: object, module: str, name: str) -> object | None:
     """`value` with its ints replaced by sizes, or None where it holds none that could be a width."""

@@ -107,8 +107,8 @@ class Structure:
             )
         if data.get("version") != VERSION:
             raise PruningError(
-                f"the structure has version {data.get('version')!r}; this release reads version {VERSION}: "
-                f"update seg_pruning"
+                f"the structure has version {data.get('version')!r}; "
+                f"this release reads version {VERSION}: update seg_pruning"
             )
         sizes = {}
         for entry in data["sizes"]:
@@ -231,6 +231,5 @@ def check_same_network(model: nn.Module, shapes: Mapping[str, tuple[int, ...]], 
     if problems:
         raise PruningError(
             f"this is the state of another network; {len(problems)} places differ: "
-            f"{'; '.join(problems[:10])}. "
-            "Build the network with the arguments it was pruned with"
+            f"{'; '.join(problems[:10])}. Build the network with the arguments it was pruned with"
         )

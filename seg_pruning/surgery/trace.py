@@ -21,6 +21,7 @@ from seg_pruning.surgery.labels import LabelArray
 from seg_pruning.surgery.ledger import Blocks, Call, Demand, Ledger, Mint, Role, Site, Work
 from seg_pruning.surgery.rules import apply_rule
 from seg_pruning.surgery.sizes import Attribute, tracked_sizes
+from seg_pruning.surgery.untouched import untouched
 
 
 @dataclass(frozen=True)
@@ -130,8 +131,8 @@ def _arguments(
 
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Within, every module is in eval mode and no gradient is recorded; then each has its own mode again."""
-    with _own_modes(model), torch.no_grad():
+    """Within, every module is in eval mode and no gradient is recorded; then all is as it was."""
+    with untouched(model), torch.no_grad():
         model.eval()
         yield
 
@@ -139,22 +140,12 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def train_mode(model: nn.Module) -> Iterator[None]:
     """Within, all but the norms is in train mode (one image is too few for them); no gradient is recorded."""
-    with _own_modes(model), torch.no_grad():
+    with untouched(model), torch.no_grad():
         model.train()
         for module in model.modules():
             if isinstance(module, _NormBase):
                 module.eval()
         yield
-
-
-@contextmanager
-def _own_modes(model: nn.Module) -> Iterator[None]:
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 @contextmanager
@@ -207,9 +198,8 @@ def _pin_ends(ledger: Ledger, inputs: Inputs, output: object) -> None:
     reached = flatten_tensors(output)
     if not reached:
         raise PruningError(
-            f"the network returned no tensor but {type(output).__name__}; it must return a tensor, or a "
-            f"tuple, list, dict "
-            "or dataclass that holds tensors"
+            f"the network returned no tensor but {type(output).__name__}; "
+            "it must return a tensor, or a tuple, list, dict or dataclass that holds tensors"
         )
     for tensor in (*reached, *inputs.tensors):
         ledger.pin(ledger.labels(tensor), "reaches the output")
@@ -279,9 +269,8 @@ def _run(model: nn.Module, inputs: Inputs, ledger: Ledger) -> Ledger:
     except Exception as error:
         raise PruningError(
             f"the network does not run on the example inputs of shapes {inputs.shapes}: "
-            f"{type(error).__name__}: {error}; "
-            "give example_inputs that its forward takes: a tensor, a tuple of arguments or a dict of keyword "
-            "arguments"
+            f"{type(error).__name__}: {error}; give example_inputs that its forward takes: "
+            "a tensor, a tuple of arguments or a dict of keyword arguments"
         ) from error
 
 

@@ -152,11 +152,9 @@ class BaseTask(PrunableCheckpoints, ABC):
         shown = "\n  ".join(differing[:10])
         return (
             f"{file}these weights are of another network. They are of {_describe(self._loaded_hparams)}; "
-            f"this task has "
-            f"{_describe(self.hparams)}. {len(differing)} tensors differ, of which the first are\n  {shown}\n"
-            f"Use the config.yaml of the run that wrote the file, or "
-            f"{type(self).__name__}.load_from_checkpoint(path), "
-            f"which builds the network that the file names."
+            f"this task has {_describe(self.hparams)}. {len(differing)} tensors differ, of which the first "
+            f"are\n  {shown}\nUse the config.yaml of the run that wrote the file, or "
+            f"{type(self).__name__}.load_from_checkpoint(path), which builds the network that the file names."
         )
 
     def _steps_of_fit(self) -> int:

@@ -39,13 +39,13 @@ def build_network(
     except OSError as error:
         raise PruningError(
             f"The weights {encoder_weights!r} of the encoder {encoder!r} could not be fetched: {error}. "
-            f"Connect once to fill "
-            f"the cache of huggingface_hub, or train from random weights with encoder_weights=None."
+            "Connect once to fill the cache of huggingface_hub, or train from random weights with "
+            "encoder_weights=None."
         ) from error
     except (ValueError, RuntimeError, NotImplementedError, TypeError) as error:
         raise PruningError(
-            f"The architecture {arch!r} cannot be built with the encoder {encoder!r}: {error}. Choose "
-            f"another of the two."
+            f"The architecture {arch!r} cannot be built with the encoder {encoder!r}: {error}. "
+            "Choose another of the two."
         ) from error
     return network
 
@@ -58,10 +58,9 @@ def check_network_names(arch: str, encoder: str, encoder_weights: str | None) ->
     """
     if arch.startswith(MODULE_MARK):
         raise PruningError(
-            f"The network of this checkpoint was given as a module ({arch.removeprefix(MODULE_MARK)}), which "
-            f"a file of "
-            f"plain types cannot hold. Build it again and hand it over: load_from_checkpoint(path, arch=<the "
-            f"module>)."
+            f"The network of this checkpoint was given as a module ({arch.removeprefix(MODULE_MARK)}), "
+            "which a file of plain types cannot hold. Build it again and hand it over: "
+            "load_from_checkpoint(path, arch=<the module>)."
         )
     check_name(
         arch.lower(),
@@ -119,10 +118,9 @@ def check_image_size(height: int, width: int, *, step: int) -> None:
     below = [max(size // step, 1) * step for size in (height, width)]
     above = [-(-size // step) * step for size in (height, width)]
     raise PruningError(
-        f"The network takes images whose height and width are multiples of {step} pixels, not {height} x "
-        f"{width}. "
-        f"Nearest: {below[0]} x {below[1]} or {above[0]} x {above[1]}. Set the image size of the data to one "
-        f"of them."
+        f"The network takes images whose height and width are multiples of {step} pixels, "
+        f"not {height} x {width}. Nearest: {below[0]} x {below[1]} or {above[0]} x {above[1]}. "
+        "Set the image size of the data to one of them."
     )
 
 

@@ -197,9 +197,8 @@ class SemanticSegmentation(BaseTask):
         if logits.shape != expected:
             raise PruningError(
                 f"The network gave logits of shape {tuple(logits.shape)} for masks of shape "
-                f"{tuple(mask.shape)} and "
-                f"{len(self.classes)} classes, where {expected} is due: one channel a class, as high and "
-                f"wide as the mask."
+                f"{tuple(mask.shape)} and {len(self.classes)} classes, where {expected} is due: "
+                "one channel a class, as high and wide as the mask."
             )
         loss: Tensor = self.loss(logits, mask)
         return logits, loss
@@ -210,8 +209,7 @@ class SemanticSegmentation(BaseTask):
         if not isinstance(logits, Tensor):
             raise PruningError(
                 f"The network gave a {type(logits).__name__}, where one tensor of logits (N, classes, H, W) "
-                f"is due. "
-                f"Wrap it in a module that picks the logits."
+                "is due. Wrap it in a module that picks the logits."
             )
         return logits
 
@@ -224,7 +222,7 @@ def _class_names(classes: int | Sequence[str]) -> tuple[str, ...]:
     twice = sorted({name for name in names if names.count(name) > 1})
     if not names or barred or twice:
         raise PruningError(
-            f"Classes need names that are not empty, differ, hold no '/' and are neither 'se' nor 'dataset' "
+            "Classes need names that are not empty, differ, hold no '/' and are neither 'se' nor 'dataset' "
             f"(they end the names of metrics); wrong in {list(names)}: {(barred + twice)[:10]}."
         )
     return names
@@ -239,9 +237,8 @@ def _at_least_one(name: str, value: int) -> int:
 def _check_module(module: nn.Module, encoder_weights: str | None) -> None:
     if encoder_weights is not None:
         raise PruningError(
-            f"encoder_weights={encoder_weights!r} is for an architecture given by name; load the weights of "
-            f"a "
-            f"{type(module).__name__} before you hand it over, and leave encoder_weights=None."
+            f"encoder_weights={encoder_weights!r} is for an architecture given by name; load the weights "
+            f"of a {type(module).__name__} before you hand it over, and leave encoder_weights=None."
         )
 
 
@@ -253,6 +250,6 @@ def _check_values(mask: Tensor, *, classes: int) -> None:
     wrong = [value for value in torch.unique(mask).tolist() if not 0 <= value <= largest]
     raise PruningError(
         f"Masks hold the values {wrong[:10]}, but a network of {classes} "
-        f"{'class' if classes == 1 else 'classes'} knows "
-        f"0 to {largest} only. Give the task as many classes as the data has, or map the values in the data."
+        f"{'class' if classes == 1 else 'classes'} knows 0 to {largest} only. "
+        "Give the task as many classes as the data has, or map the values in the data."
     )

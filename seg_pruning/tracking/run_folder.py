@@ -38,15 +38,14 @@ class RunFolder:
             return _free(root / now.strftime("%Y-%m-%d_%H-%M-%S"))
         if self.name in ("", "..") or Path(self.name).name != self.name:
             raise PruningError(
-                f"A run's name is a plain folder name, not {self.name!r}. The folder of all runs is "
-                f"--run.root."
+                f"A run's name is a plain folder name, not {self.name!r}. "
+                "The folder of all runs is --run.root."
             )
         folder = root / self.name
         if folder.exists():
             raise PruningError(
-                f"The run {folder} exists, and no run overwrites another. Choose another --run.name, leave "
-                f"it out to "
-                f"name the run after the time, or remove the folder."
+                f"The run {folder} exists, and no run overwrites another. Choose another --run.name, "
+                "leave it out to name the run after the time, or remove the folder."
             )
         return folder
 

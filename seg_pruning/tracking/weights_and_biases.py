@@ -61,9 +61,8 @@ def check_usable(logger: Logger) -> None:
     if mode in _KEYLESS_MODES or logger._offline:
         return
     raise PruningError(
-        "The logger is W&B and there is no API key. Run `wandb login` once, or set WANDB_API_KEY, or give "
-        "the "
-        "logger `mode: offline`, or leave the logger out: metrics.csv is written in any case."
+        "The logger is W&B and there is no API key. Run `wandb login` once, or set WANDB_API_KEY, "
+        "or give the logger `mode: offline`, or leave the logger out: metrics.csv is written in any case."
     )
 
 
