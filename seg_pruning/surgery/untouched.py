@@ -1,0 +1,57 @@
+"""A network as it was found, whatever its forward pass writes into it.
+
+A forward pass may count its calls, keep a feature map or fill a cache. A pass that only looks at a network
+must leave none of that behind; and a cache filled by one pass would make the next one run other ops.
+"""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+_Container: TypeAlias = dict[Any, Any] | list[Any] | set[Any]
+
+
+@contextmanager
+def untouched(model: nn.Module) -> Iterator[None]:
+    """Within, `model` may be changed by running it; afterwards modes, attributes and buffers are as before.
+
+    Put back are the attributes of every module, the contents of those that are lists, dicts or sets, and the
+    values of buffers. What hangs deeper in an attribute, and the values of parameters, are not looked at.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    contents = [(container, copy.copy(container)) for container in _containers(model)]
+    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+    try:
+        yield
+    finally:
+        for container, found in contents:
+            _refill_(container, found)
+        for module, mode in modes:
+            module.training = mode  # a scripted module does not keep it among its attributes
+        for buffer, value in buffers:
+            _rewrite_(buffer, value)
+
+
+def _containers(model: nn.Module) -> Iterator[_Container]:
+    for module in model.modules():
+        yield vars(module)
+        yield from (value for value in vars(module).values() if type(value) in (dict, list, set))
+
+
+def _refill_(container: _Container, found: Any) -> None:
+    container.clear()
+    if isinstance(container, list):
+        container.extend(found)
+    else:
+        container.update(found)
+
+
+def _rewrite_(buffer: Tensor, value: Tensor) -> None:
+    # A write that changes nothing would still end a graph that holds the buffer for its backward pass.
+    if not torch.equal(buffer, value):
+        with torch.no_grad():
+            buffer.copy_(value)
