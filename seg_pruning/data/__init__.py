@@ -5,6 +5,11 @@ become items in `dataset`, and `transforms` is what happens in between. A new da
 only.
 """
 
+import os
+
+# Before any import of albumentations, which otherwise asks the network for a newer version and waits for it.
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+
 from seg_pruning.data.base import BaseDataModule
 from seg_pruning.data.decode import MaskRule
 from seg_pruning.data.folder import FolderData

@@ -1,19 +1,14 @@
 """What happens to a decoded sample on its way into a batch."""
 
-import os
 from collections.abc import Callable
 from random import Random
 
+import albumentations as A
 import numpy as np
 import torch
 from torch import Tensor
 
 from seg_pruning.data.decode import Pixels
-
-# Before the import, which otherwise asks the network for a newer version and waits for it.
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-
-import albumentations as A
 
 # ImageNet's, in the units of 8-bit pixels: what pretrained encoders expect.
 MEAN = torch.tensor([0.485, 0.456, 0.406]) * 255

@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import albumentations as A
 import numpy as np
 import pytest
@@ -52,3 +56,16 @@ def test_normalisation_is_that_of_torchvision():
     scaled = torch.from_numpy(IMAGE).permute(2, 0, 1).float() / 255
     expected = normalize(scaled, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
     torch.testing.assert_close(normalise(IMAGE), expected)
+
+
+def test_importing_asks_the_network_for_nothing():
+    program = """
+import socket
+def refuse(*_args):
+    raise AssertionError("asked the network")
+socket.getaddrinfo = refuse
+import seg_pruning.data.folder
+"""
+    plain = {name: value for name, value in os.environ.items() if name != "NO_ALBUMENTATIONS_UPDATE"}
+    command = [sys.executable, "-W", "error::UserWarning", "-c", program]
+    subprocess.run(command, env=plain, check=True, timeout=120)
