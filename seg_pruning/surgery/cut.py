@@ -87,11 +87,26 @@ def plan_cut(graph: "ChannelGraph", plan: Plan) -> Cut:
     """The masks, sizes and modules that `plan` changes; pure.
 
     Raises:
-        PruningError: the plan does not fit the graph, or an attribute would need two values.
+        PruningError: the plan does not fit the graph, drops a module that is not there or that runs, or an
+            attribute would need two values.
     """
     keep = graph.keep(plan)
+    _check_dropped(graph, plan.dropped)
     masks = {name: mask for name, mask in _masks(graph.trace, keep).items() if not bool(mask.all())}
     return Cut(plan, masks, _sizes(graph.trace, keep), plan.dropped)
+
+
+def _check_dropped(graph: "ChannelGraph", paths: tuple[str, ...]) -> None:
+    idle = set(graph.idle)
+    for path in paths:
+        held = [name for name in graph.trace.parameters if name.startswith(f"{path}.")]
+        if not held:
+            raise PruningError(f"the plan drops {path!r}, which is no module with parameters of this network")
+        if running := [name for name in held if name not in idle]:
+            raise PruningError(
+                f"the plan drops {path!r}, which runs: it reads {', '.join(running[:10])}. Drop only "
+                "modules whose every parameter is in graph.idle"
+            )
 
 
 def _masks(trace: Trace, keep: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> dict[str, Tensor]:

@@ -110,6 +110,9 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     note = _note(metadata[_KEY], path)
     if note["hash"] != _hash(tensors):
         raise PruningError(f"{path} is damaged: its tensors do not have the hash that was written with them")
+    astray = [name for name, twin in note["aliases"].items() if str(twin) not in tensors]
+    if astray:
+        raise PruningError(f"{path} is damaged: {', '.join(astray[:10])} stand for tensors that it lacks")
     return tensors, note
 
 

@@ -38,10 +38,17 @@ class Plan:
         >>> Plan({"conv": (0, 2)}, {"conv": 4}).to_json()
         '{"version": 1, "kept": {"conv": [0, 2]}, "sizes": {"conv": 4}, "dropped": []}'
         """
+        return json.dumps(self.to_dict())
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plan as plain JSON types."""
         kept = {name: list(indices) for name, indices in self.kept.items()}
-        return json.dumps(
-            {"version": self.version, "kept": kept, "sizes": dict(self.sizes), "dropped": list(self.dropped)}
-        )
+        return {
+            "version": self.version,
+            "kept": kept,
+            "sizes": dict(self.sizes),
+            "dropped": list(self.dropped),
+        }
 
     @classmethod
     def from_json(cls, text: str) -> "Plan":
@@ -112,4 +119,16 @@ def _checked_fields(data: object) -> dict[str, Any]:
     for key, kind in wanted.items():
         if not isinstance(data.get(key), kind):
             raise PruningError(f"the plan's {key!r} must be a JSON {'object' if kind is dict else 'array'}")
+    _check_entries(data)
     return data
+
+
+def _check_entries(data: dict[str, Any]) -> None:
+    wrong = [name for name, indices in data["kept"].items() if not isinstance(indices, list)]
+    wrong += [name for name, size in data["sizes"].items() if type(size) is not int or size < 1]
+    wrong += [path for path in data["dropped"] if not isinstance(path, str) or not path]
+    if wrong:
+        raise PruningError(
+            f"the plan is malformed at {wrong[:10]}: 'kept' holds lists of indices by group, 'sizes' whole "
+            "numbers above 0 by group, 'dropped' names of modules"
+        )

@@ -74,15 +74,7 @@ class Structure:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
         sizes = [[a.module, a.name, a.index, *values] for a, values in sorted(self.sizes.items())]
-        plans = [
-            {
-                "version": p.version,
-                "kept": {k: list(v) for k, v in p.kept.items()},
-                "sizes": dict(p.sizes),
-                "dropped": list(p.dropped),
-            }
-            for p in self.plans
-        ]
+        plans = [plan.to_dict() for plan in self.plans]
         dense = {name: list(shape) for name, shape in self.dense.items()}
         return {
             "version": VERSION,
@@ -122,8 +114,11 @@ class Structure:
             if not isinstance(shape, list) or not all(type(size) is int and size > 0 for size in shape):
                 raise PruningError(f"the dense shape of {name!r} is a list of sizes, not {shape!r:.100}")
         error = data.get("max_error")
-        known = None if error is None else float(error)
-        return cls(tuple(map(Plan.from_dict, data["plans"])), sizes, data["dense"], known)
+        if error is not None and type(error) not in (int, float):
+            raise PruningError(
+                f"the largest error of the certificates is a number or null, not {error!r:.100}"
+            )
+        return cls(tuple(map(Plan.from_dict, data["plans"])), sizes, data["dense"], error)
 
 
 def _is_size(entry: object) -> bool:

@@ -1,8 +1,10 @@
+import pytest
 import segmentation_models_pytorch as smp
 import torch
 
 from seg_pruning.surgery.apply import apply_
 from seg_pruning.surgery.dead import dead_modules
+from seg_pruning.surgery.errors import PruningError
 from seg_pruning.surgery.inputs import Inputs
 from seg_pruning.surgery.plan import Plan
 from seg_pruning.surgery.trial import trace
@@ -48,3 +50,13 @@ def test_nothing_is_dead_where_training_cannot_be_seen():
     graph = trace(model, model.example())
     assert graph.idle
     assert dead_modules(model, graph, Inputs.of(model.example())) == ()
+
+
+@pytest.mark.parametrize(
+    ("path", "message"), [("stem", "which runs: it reads stem"), ("no.such", "is no module")]
+)
+def test_only_what_never_runs_can_be_dropped(path, message):
+    model = NETWORKS["DeadBranch"]()
+    graph = trace(model, model.example())
+    with pytest.raises(PruningError, match=message):
+        graph.cut(Plan({}, {}, dropped=(path,)))

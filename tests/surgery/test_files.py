@@ -117,6 +117,8 @@ def put(*keys, value):
         (lambda note: "[]", "version None"),
         (put("hash", value=3), "hash"),
         (put("aliases", value=[]), "aliases"),
+        (put("aliases", value={"twin": "no.such"}), "damaged: twin"),
+        (put("structure", "max_error", value="small"), "number or null"),
         (put("structure", value=[1, 2]), "JSON object"),
         (put("structure", "sizes", value=[["", "forward", None, 1, 2]]), "no such size|another network"),
         (put("structure", "sizes", value=[["", "__class__", None, 1, 2]]), "rewritten size"),

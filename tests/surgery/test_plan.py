@@ -25,6 +25,12 @@ def test_impossible_channels(kept):
         (json.dumps({"version": 2, "kept": {}, "sizes": {}, "dropped": []}), "version 2.*update"),
         (json.dumps({"version": 1, "kept": [], "sizes": {}, "dropped": []}), "'kept' must be a JSON object"),
         (json.dumps({"version": 1, "kept": {"a": [0]}, "sizes": {}, "dropped": []}), "does not say its size"),
+        (
+            json.dumps({"version": 1, "kept": {"a": 5}, "sizes": {"a": 9}, "dropped": []}),
+            r"at \['a'\].*lists",
+        ),
+        (json.dumps({"version": 1, "kept": {}, "sizes": {"b": "9"}, "dropped": []}), r"at \['b'\].*numbers"),
+        (json.dumps({"version": 1, "kept": {}, "sizes": {}, "dropped": [""]}), r"at \[''\].*modules"),
     ],
 )
 def test_bad_json(text, message):
