@@ -14,6 +14,7 @@ import lightning as L
 import yaml
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.utilities import rank_zero_warn
 from typing_extensions import override
 
 import seg_pruning
@@ -118,16 +119,22 @@ class SegmentationCLI(LightningCLI):
                 self._summarise(pruning).show()
 
     def _summarise(self, pruning: IterativePruning) -> Summary:
-        """Compares the network before the first cut with the best after the last one."""
+        """Compares the network before the first cut, where it was kept, with the best after the last one."""
         best = self.trainer.checkpoint_callback
         folder = Path(best.dirpath) if isinstance(best, ModelCheckpoint) and best.dirpath else None
+        checkpoints: dict[str, str | Path | None] = {}
+        if folder is not None and (folder / DENSE_CHECKPOINT).is_file():
+            checkpoints["dense"] = folder / DENSE_CHECKPOINT
+        else:
+            rank_zero_warn(
+                f"no {DENSE_CHECKPOINT} of before the first cut was kept, so the pruned network is compared "
+                "with nothing: leave enable_checkpointing on, or go on from a checkpoint with one beside it"
+            )
+        checkpoints["pruned"] = getattr(best, "best_model_path", None) or None
         return summarise(
             self.trainer,
             self.model,
-            checkpoints={
-                "dense": None if folder is None else folder / DENSE_CHECKPOINT,
-                "pruned": getattr(best, "best_model_path", None) or None,
-            },
+            checkpoints=checkpoints,
             inputs=pruning.inputs,
             folder=self.folder,
             datamodule=self.datamodule,

@@ -1,5 +1,6 @@
 """The dense network beside the pruned ones, to compare with."""
 
+import shutil
 from pathlib import Path
 
 import lightning as L
@@ -10,6 +11,22 @@ DENSE_CHECKPOINT = "dense.ckpt"
 
 def save_dense(trainer: L.Trainer) -> None:
     """Writes the weights beside the other checkpoints; nothing where a trainer keeps none."""
+    target = _target(trainer)
+    if target is not None:
+        trainer.save_checkpoint(target, weights_only=True)
+
+
+def bring_dense(trainer: L.Trainer) -> None:
+    """Copies the dense network from beside the checkpoint that training goes on from, so that it has both."""
+    target = _target(trainer)
+    if target is None or target.exists() or trainer.ckpt_path is None:
+        return
+    source = Path(trainer.ckpt_path).with_name(DENSE_CHECKPOINT)
+    if source.is_file():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
+
+
+def _target(trainer: L.Trainer) -> Path | None:
     folder = getattr(trainer.checkpoint_callback, "dirpath", None)
-    if folder is not None:
-        trainer.save_checkpoint(Path(folder) / DENSE_CHECKPOINT, weights_only=True)
+    return None if folder is None else Path(folder) / DENSE_CHECKPOINT

@@ -18,7 +18,7 @@ from seg_pruning.callbacks.checks import (
     check_one_device,
     check_steps,
 )
-from seg_pruning.callbacks.dense import save_dense
+from seg_pruning.callbacks.dense import bring_dense, save_dense
 from seg_pruning.callbacks.event import Event, announce
 from seg_pruning.callbacks.example import REMEDY, example_like, example_of, image_shape
 from seg_pruning.callbacks.monitors import reset_monitors_
@@ -144,6 +144,8 @@ class IterativePruning(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self.done and self._params != _count(pl_module):
             self._forget()  # what was done was done to another network
+        if self.done:
+            bring_dense(trainer)
         self._inputs = self._given(pl_module) or self._inputs
         check_steps(trainer, self.epochs)
         now = trainer.current_epoch

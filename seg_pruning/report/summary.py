@@ -57,7 +57,8 @@ def summarise(
     Args:
         trainer: the trainer of the finished fit; its loggers get the numbers as ``final/...``.
         module: the module that was trained; it ends with the weights of the pruned network.
-        checkpoints: the files of ``dense`` and ``pruned``, in this order; None for the weights of now.
+        checkpoints: the files of ``dense``, where it was kept, and ``pruned``, in this order; None for the
+            weights of now.
         inputs: what the module is called with.
         folder: the run folder.
         datamodule: the data to test on; without test data there are costs only.
@@ -72,7 +73,7 @@ def summarise(
         times = compare_latency(networks, example, progress=progress)
     for name, network in networks.items():
         rows[name] = flat(cost(network, example)) | _milliseconds(times[name]) | rows[name]
-    compared = comparison(rows["dense"], rows["pruned"])
+    compared = comparison(rows.get("dense", {}), rows["pruned"])
     _write_json(folder / "summary.json", {**compared, "conditions": _conditions(times)})
     save_pruned(networks["pruned"], folder / "pruned.safetensors")
     tracking.log_final(trainer, compared)

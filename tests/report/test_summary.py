@@ -1,5 +1,6 @@
 """A run that prunes ends with one table, the same numbers in files, and a network that loads by itself."""
 
+import copy
 import csv
 import io
 import json
@@ -52,7 +53,7 @@ def run(tmp_path_factory):
         shown = Console(record=True, width=120, file=io.StringIO())
         show = Summary.show
         patch.setattr(Summary, "show", lambda self: show(self, shown))
-        main({"subcommand": "fit", "fit": CONFIG})
+        main({"subcommand": "fit", "fit": copy.deepcopy(CONFIG)})
     return place / "runs" / "it", shown.export_text()
 
 
@@ -93,6 +94,36 @@ def test_pruned_file_loads_into_a_network_of_the_same_arguments(run, written):
 def test_dense_checkpoint_is_the_network_before_the_first_cut(run, written):
     task = SemanticSegmentation.load_from_checkpoint(run[0] / "checkpoints" / "dense.ckpt")
     assert sum(p.numel() for p in task.network.parameters()) == written["dense"]["params"]
+
+
+@pytest.mark.filterwarnings("ignore:The dirpath has changed")  # the run that goes on has its own folder
+def test_a_run_that_goes_on_after_the_cut_compares_with_the_same_dense_network(
+    run, written, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["seg-pruning"])
+    config = copy.deepcopy(CONFIG) | {"ckpt_path": str(run[0] / "checkpoints" / "last.ckpt")}
+    config["trainer"]["max_epochs"] = 4
+    main({"subcommand": "fit", "fit": config})
+    found = json.loads((tmp_path / "runs" / "it" / "summary.json").read_text())
+    for name in ("params", "macs", "test/dice", "test/iou"):
+        assert found["dense"][name] == written["dense"][name]
+    assert found["pruned"]["params"] == written["pruned"]["params"]
+
+
+def test_without_checkpoints_the_pruned_network_is_compared_with_nothing(written, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["seg-pruning"])
+    config = copy.deepcopy(CONFIG)
+    config["trainer"]["enable_checkpointing"] = False
+    said: list[str] = []
+    monkeypatch.setattr("seg_pruning.cli.rank_zero_warn", said.append)
+    main({"subcommand": "fit", "fit": config})
+    assert len(said) == 1
+    assert "no dense.ckpt of before the first cut was kept" in said[0]
+    found = json.loads((tmp_path / "runs" / "it" / "summary.json").read_text())
+    assert (found["dense"], found["ratio"]) == ({}, {})
+    assert found["pruned"]["params"] == written["pruned"]["params"]
 
 
 def test_loggers_get_events_and_finals(run, written):
