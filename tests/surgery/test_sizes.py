@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -72,14 +73,11 @@ def test_every_attribute_is_restored(error):
     model = network()
     model.extend([model[1]])  # the same module under two names
     before = [dict(vars(module)) for module in model.modules()]
-    try:
-        with tracked_sizes(model):
-            assert isinstance(model[1].heads, Size)
-            assert model[1].heads == 4
-            if error:
-                raise error
-    except BaseException as caught:
-        assert type(caught) is error
+    with pytest.raises(error) if error else nullcontext(), tracked_sizes(model):
+        assert isinstance(model[1].heads, Size)
+        assert model[1].heads == 4
+        if error:
+            raise error
     after = [dict(vars(module)) for module in model.modules()]
     assert [list(a) for a in after] == [list(b) for b in before]
     assert all(a[k] is b[k] for a, b in zip(after, before, strict=True) for k in b)
@@ -159,7 +157,7 @@ def test_a_layer_states_what_a_freshly_built_one_of_the_cut_shapes_states(make, 
     stated = declared(layer, shapes, getattr(fresh, "groups", None))
     assert stated
     assert {name: getattr(fresh, name) for name in stated} == stated
-    # nothing is forgotten: all int attributes that differ are stated (groups are a size that the forward reads)
+    # nothing is forgotten: all ints that differ are stated, but for groups, which the forward reads
     kinds = {name: value for name, value in vars(fresh).items() if type(value) in (int, tuple)}
     changed = {name for name, value in kinds.items() if vars(layer)[name] != value}
     assert changed - {"groups"} <= set(stated)
