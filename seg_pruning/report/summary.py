@@ -126,8 +126,11 @@ def _conditions(times: Mapping[str, Latency]) -> dict[str, object]:
 
 
 def _write_json(path: Path, values: Mapping[str, object]) -> None:
+    text = json.dumps(
+        values, indent=2, allow_nan=False
+    )  # first: what cannot be written leaves no file behind
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     with os.fdopen(handle, "w") as file:
-        json.dump(values, file, indent=2, allow_nan=False)
-    os.chmod(name, 0o644)
+        file.write(text)
+    os.chmod(name, 0o644)  # mkstemp makes files that nobody else can read
     os.replace(name, path)

@@ -55,7 +55,6 @@ class Work:
 class Site:
     """An op that mixes labelled indices: with channels masked it has to be taken over the kept ones only."""
 
-    op: str
     inputs: tuple[LabelSet, ...]
     outputs: tuple[LabelSet, ...]
 
@@ -214,7 +213,7 @@ class Ledger:
     def site(self, call: Call, outputs: tuple[LabelSet, ...]) -> None:
         """Notes that the op of `call` mixes labelled indices."""
         inputs = tuple(self.labels(t) for t in call.tensors)
-        self.sites[len(self.ops) - 1] = Site(str(call.func), inputs, outputs)
+        self.sites[len(self.ops) - 1] = Site(inputs, outputs)
 
     # -- the algebra that most rules share ----------------------------------------------------------------
 
