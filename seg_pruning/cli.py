@@ -67,6 +67,7 @@ class SegmentationCLI(LightningCLI):
         """Checks what needs nothing built, and chooses the run folder."""
         config = self.config[self.subcommand]
         path = config.get("ckpt_path")
+        # A colon is of "registry:..." or of a URL, unless it ends a drive of Windows.
         if path and path not in _NAMED_CHECKPOINTS and ":" not in str(path).replace(":\\", ""):
             check_checkpoint(path)
             if self.subcommand != "fit" and config.checkpoint.dirpath is None:

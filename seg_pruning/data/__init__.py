@@ -2,7 +2,7 @@
 
 One file per data set; what they share is in `base`. Files become arrays in `decode` and `samples`, arrays
 become items in `dataset`, and `transforms` is what happens in between. A new data set needs `load_parts`
-only.
+only, and its name below, by which the command line knows it.
 """
 
 import os

@@ -1,1 +1,4 @@
-"""How channels leave a network: torch and numpy, nothing else."""
+"""How channels leave a network: for any torch user.
+
+Torch and numpy, safetensors for files, rich for the report; nothing above this package is imported.
+"""

@@ -61,7 +61,7 @@ def _write_whole(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str
     os.close(handle)
     try:
         save_file(tensors, name, metadata=metadata)
-        os.chmod(name, 0o644)
+        os.chmod(name, 0o644)  # mkstemp makes files that nobody else can read
         os.replace(name, path)
     except BaseException:
         Path(name).unlink(missing_ok=True)

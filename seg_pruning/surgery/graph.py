@@ -28,7 +28,7 @@ class Member:
         dims: the dims along which membership varies.
         units: the channel of the group at each index of `dims`, int64; -1 where it is of another group.
         side: `out` for the filters that make a channel, `in` for the weights that read it, `vector` for
-            biases, norms and buffers.
+            biases, norms and buffers, `spatial` for the extent of a kernel, which is always pinned.
         parameter: False for a buffer.
     """
 
@@ -166,7 +166,7 @@ class ChannelGraph:
 
     def report(self) -> str:
         """A table of all groups: size, layers, share of params and MACs, and why what is pinned is pinned."""
-        from seg_pruning.surgery.report import report
+        from seg_pruning.surgery.report import report  # here: it needs rich, which nothing else of this does
 
         return report(self)
 

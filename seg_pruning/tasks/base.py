@@ -25,8 +25,8 @@ Location: TypeAlias = torch.device | str | None
 class BaseTask(PrunableCheckpoints, ABC):
     """A LightningModule with one network, whose checkpoints load with ``weights_only=True`` and by name.
 
-    Subclasses set `network` and whatever their losses and metrics need, then call `configure_losses` and
-    `configure_metrics`.
+    A subclass's constructor calls `remember_arguments`, sets `network` and whatever its losses and metrics
+    need, and calls `configure_losses` and `configure_metrics`.
 
     Args:
         optimizer: Makes the optimizer from the parameters.

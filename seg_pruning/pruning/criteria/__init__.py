@@ -1,6 +1,7 @@
 """Which channel matters least: one idea per file.
 
-To add one: subclass `Criterion` in a file of its own with its paper at the top, and name it in `CRITERIA`.
+To add one: subclass `Criterion` in a file of its own with its paper at the top, set `gradients`, answer a
+call, and name it in `CRITERIA`, by which `prune_` and the command line know it.
 """
 
 from __future__ import annotations
