@@ -40,11 +40,21 @@ def pairs(ledger):
         ([((C,), WIDE), ((D,), WIDE), ((), GATE)], {(1, 4), (2, 5), (3, 6)}, [], [(1,)]),
     ],
     ids=[
-        "same dims", "size 1 elsewhere", "fewer dims", "gate of one channel", "scalar", "rigid", "rigid, fewer dims",
-        "joint", "joint and vector", "joint and broadcast vector", "joint and half", "joint and rigid elsewhere",
+        "same dims",
+        "size 1 elsewhere",
+        "fewer dims",
+        "gate of one channel",
+        "scalar",
+        "rigid",
+        "rigid, fewer dims",
+        "joint",
+        "joint and vector",
+        "joint and broadcast vector",
+        "joint and half",
+        "joint and rigid elsewhere",
         "three",
     ],
-)  # fmt: skip
+)
 def test_what_merging_ties_and_pins(operands, ties, pinned, spans):
     ledger = Ledger(count=30)
     merged = ledger.merge(operands, 4, "aten.add")
