@@ -126,9 +126,8 @@ def _conditions(times: Mapping[str, Latency]) -> dict[str, object]:
 
 
 def _write_json(path: Path, values: Mapping[str, object]) -> None:
-    text = json.dumps(
-        values, indent=2, allow_nan=False
-    )  # first: what cannot be written leaves no file behind
+    # Before there is a file: what cannot be written leaves none behind.
+    text = json.dumps(values, indent=2, allow_nan=False)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     with os.fdopen(handle, "w") as file:
         file.write(text)
