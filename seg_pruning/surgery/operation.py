@@ -16,6 +16,7 @@ from seg_pruning.surgery.inputs import Inputs, flatten_tensors
 from seg_pruning.surgery.plan import Plan
 from seg_pruning.surgery.structure import Structure, remember_, structure_of
 from seg_pruning.surgery.trace import eval_mode, repeatable, tensors_of
+from seg_pruning.surgery.untouched import untouched
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,8 @@ def operate_(
     """
     cut = plan_cut(graph, plan)
     values = {name: raised(tensor) for name, tensor in tensors_of(model).items()}
-    expected = masked_output(model, graph, cut, inputs.map(raised), values)
+    with untouched(model):
+        expected = masked_output(model, graph, cut, inputs.map(raised), values)
     if not all(bool(torch.isfinite(t).all()) for t in expected):
         raise PruningError(
             "the network's output on the example inputs is not finite: nothing can be proved about a cut; "
@@ -75,7 +77,7 @@ def _error_now(model: nn.Module, inputs: Inputs, expected: list[torch.Tensor]) -
     values = {name: raised(tensor) for name, tensor in tensors_of(model).items()}
     small = inputs.map(raised)
     try:
-        with eval_mode(model), repeatable():
+        with untouched(model), eval_mode(model), repeatable():
             got = flatten_tensors(functional_call(model, values, small.args, dict(small.kwargs)))
     except Exception as error:
         return float("inf"), f"{type(error).__name__}: {error}"
@@ -102,7 +104,9 @@ def _blame(
 ) -> tuple[str, ...]:
     """The groups whose part of the plan breaks the network by itself."""
     part = Plan({n: plan.kept[n] for n in names}, {n: plan.sizes[n] for n in names})
-    if certify(model, graph, plan_cut(graph, part), inputs).passed:
+    with untouched(model):
+        certificate = certify(model, graph, plan_cut(graph, part), inputs)
+    if certificate.passed:
         return ()
     if len(names) == 1:
         return names

@@ -37,7 +37,8 @@ class Replay(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if expected != str(func):
             raise PruningError(
                 f"the network does not run the same ops each time: op {at} was {expected} and is now {func}; "
-                "a network whose ops depend on chance or on a counter cannot be traced"
+                "a network whose ops depend on chance or on a counter cannot be traced; "
+                "one that fills a cache has to be run once before"
             )
         return self.run(at, func, args, kwargs or {})
 

@@ -131,8 +131,8 @@ def _arguments(
 
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Within, every module is in eval mode and no gradient is recorded; then all is as it was."""
-    with untouched(model), torch.no_grad():
+    """Within, every module is in eval mode and no gradient is recorded; then each has its own mode again."""
+    with _own_modes(model), torch.no_grad():
         model.eval()
         yield
 
@@ -140,12 +140,22 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def train_mode(model: nn.Module) -> Iterator[None]:
     """Within, all but the norms is in train mode (one image is too few for them); no gradient is recorded."""
-    with untouched(model), torch.no_grad():
+    with _own_modes(model), torch.no_grad():
         model.train()
         for module in model.modules():
             if isinstance(module, _NormBase):
                 module.eval()
         yield
+
+
+@contextmanager
+def _own_modes(model: nn.Module) -> Iterator[None]:
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
 
 
 @contextmanager
@@ -226,7 +236,8 @@ def record(
     inputs = Inputs.of(example_inputs)
     joint: dict[str, tuple[int, ...]] = {}
     while True:
-        ledger = _run(model, inputs, Ledger(joint=joint, dense=dense or {}))
+        with untouched(model):
+            ledger = _run(model, inputs, Ledger(joint=joint, dense=dense or {}))
         wanted = {name: dims for name, dims in ledger.wanted_joint.items() if name not in joint}
         if not wanted:
             break

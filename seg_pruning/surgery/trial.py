@@ -16,6 +16,7 @@ from seg_pruning.surgery.plan import Plan
 from seg_pruning.surgery.structure import structure_of
 from seg_pruning.surgery.trace import record
 from seg_pruning.surgery.trial_values import trial_values
+from seg_pruning.surgery.untouched import untouched
 
 _SEED = 20240412
 
@@ -36,10 +37,16 @@ def trace(model: nn.Module, example_inputs: ExampleInputs | Inputs) -> ChannelGr
     inputs = Inputs.of(example_inputs)
     structure = structure_of(model)
     recorded = record(model, inputs, dense=None if structure is None else structure.dense)
-    trial = _Trial(model, inputs, trial_values(model, inputs, recorded.ops))
-    graph = ChannelGraph(recorded)
+    with untouched(model):  # around all trials: each shows the next whether its ops depend on a counter
+        return _tried(
+            ChannelGraph(recorded), _Trial(model, inputs, trial_values(model, inputs, recorded.ops))
+        )
+
+
+def _tried(graph: ChannelGraph, trial: "_Trial") -> ChannelGraph:
+    """`graph` with all that breaks pinned."""
     while failed := trial.failures(graph, graph.prunable) or trial.failures(graph, _some(graph.prunable)):
-        graph = ChannelGraph(recorded, _stricter(graph, failed))
+        graph = ChannelGraph(graph.trace, _stricter(graph, failed))
     return graph
 
 

@@ -1,7 +1,7 @@
 """A network as it was found, whatever its forward pass writes into it.
 
 A forward pass may count its calls, keep a feature map or fill a cache. A pass that only looks at a network
-must leave none of that behind; and a cache filled by one pass would make the next one run other ops.
+must leave none of that behind.
 """
 
 import copy
