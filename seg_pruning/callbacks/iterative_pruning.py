@@ -70,6 +70,7 @@ class IterativePruning(L.Callback):
 
     done: list[int]
     dense: Amounts | None
+    widths: dict[str, int]
     _params: int | None
     _shape: tuple[int, ...] | None
     _inputs: Inputs | None
@@ -194,6 +195,7 @@ class IterativePruning(L.Callback):
         return {
             "done": list(self.done),
             "dense": None if self.dense is None else asdict(self.dense),
+            "widths": dict(self.widths),
             "params": self._params,
             "shape": None if self._shape is None else list(self._shape),
             "scores": dict(self.scores.state_dict()),
@@ -204,6 +206,7 @@ class IterativePruning(L.Callback):
         self.done = list(state_dict["done"])
         self.dense = None if state_dict["dense"] is None else Amounts(**state_dict["dense"])
         self.scores.load_state_dict(state_dict["scores"])
+        self.widths = dict(state_dict["widths"])
         self._params = state_dict["params"]
         self._shape = None if state_dict["shape"] is None else tuple(state_dict["shape"])
         if self._inputs is None and self._shape is not None:
@@ -225,7 +228,8 @@ class IterativePruning(L.Callback):
         assert self.dense is not None
         inputs = self._inputs_for(pl_module)
         before = amounts(self._graph)
-        plan = select(self._graph, self._scores(pl_module), self.limit(trainer.current_epoch), self.selection)
+        limit = self.limit(trainer.current_epoch)
+        plan = select(self._graph, self._scores(pl_module), limit, self.selection, dense=self.widths)
         error = 0.0
         if not self.done:
             save_dense(trainer)
@@ -254,6 +258,7 @@ class IterativePruning(L.Callback):
         """Makes the callback as new: nothing is known of any network or training."""
         self.done = []
         self.dense = None
+        self.widths = {}
         self.scores.reset()
         self._params = self._shape = self._inputs = self._graph = None
 
@@ -277,7 +282,9 @@ class IterativePruning(L.Callback):
             raise
         if self.dense is None:
             self.dense = amounts(self._graph)
-        check_reachable(self._graph, self.budget.limit(self.dense), self.selection)
+            self.widths = {group.name: group.size for group in self._graph.groups}
+        limit = self.budget.limit(self.dense)
+        check_reachable(self._graph, limit, self.selection, dense=self.widths)
 
     def _scores(self, pl_module: L.LightningModule) -> Scores:
         assert self._graph is not None

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from seg_pruning.pruning.budgets import Amounts, amounts, shortfall
+from seg_pruning.pruning.heads import feeding_outputs
 from seg_pruning.pruning.protection import names_of, protected
 from seg_pruning.surgery.errors import PruningError
 from seg_pruning.surgery.plan import Plan
@@ -41,7 +42,11 @@ class Selection:
         normalise: what the scores of a group are divided by before groups are compared: nothing, their mean
             magnitude, or their L2 norm. Local scope never compares groups.
         round_to: widths stay multiples of this, or whole. Runtimes favour 8 or 16.
-        floor: fraction of each group that always stays, in [0, 1); at least one channel stays anyway.
+        floor: fraction of each group's dense width that always stays, in [0, 1); at least one channel stays
+            anyway.
+        head_floor: the same for groups that feed the outputs, as long as the budget can be reached with it.
+            What is left of them decides the sign of every answer: ranked with all others, they can lose every
+            channel that speaks for the foreground. Local scope never starves a group and ignores it.
         protect: names of groups, layers or modules, or patterns such as `"head.*"`, that keep their width.
     """
 
@@ -49,6 +54,7 @@ class Selection:
     normalise: Normalise = "mean"
     round_to: int = 1
     floor: float = 0.05
+    head_floor: float = 0.5
     protect: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -59,8 +65,9 @@ class Selection:
             raise PruningError(
                 f"expected round_to to be a whole number of 1 or more, but got {self.round_to!r}"
             )
-        if not 0 <= self.floor < 1:
-            raise PruningError(f"expected floor to be at least 0 and below 1, but got {self.floor!r}")
+        for name in ("floor", "head_floor"):
+            if not 0 <= (value := getattr(self, name)) < 1:
+                raise PruningError(f"expected {name} to be at least 0 and below 1, but got {value!r}")
         object.__setattr__(self, "protect", names_of(self.protect))
 
 
@@ -81,11 +88,10 @@ class _Widths:
     quantum: int
 
     @classmethod
-    def of(cls, group: ChannelGroup, selection: Selection, *, whole: bool) -> _Widths:
-        columns = group.size // group.step
-        floor = max(1, math.ceil(round(selection.floor * columns, 6)))
-        least = group.size if whole else floor * group.step
-        return cls(group.size, group.step, least, math.lcm(group.step, selection.round_to))
+    def of(cls, group: ChannelGroup, *, floor: float, dense: int, round_to: int) -> _Widths:
+        columns = max(1, math.ceil(round(floor * dense / group.step, 6)))
+        least = min(group.size, columns * group.step)
+        return cls(group.size, group.step, least, math.lcm(group.step, round_to))
 
     @property
     def steps(self) -> int:
@@ -130,6 +136,7 @@ def select(
     limit: Amounts,
     selection: Selection = Selection(),
     *,
+    dense: Mapping[str, int] | None = None,
     dropped: Sequence[str] = (),
 ) -> Plan:
     """The plan that keeps as much as the limit allows, the least important channels leaving first.
@@ -139,14 +146,17 @@ def select(
         scores: for each prunable group that is not protected, tensor of shape `(size,)`; low leaves first.
         limit: amounts that may not be exceeded.
         selection: scope, rounding, floors, protection.
+        dense: dense width of each group, of which floors are fractions; the present one by default.
         dropped: modules that never run and go as a whole, before any channel has to leave.
 
     Raises:
         PruningError: scores are missing, of another size or not finite; a protected name is unknown; or the
             limit cannot be reached, with the smallest amounts that can.
     """
-    check_reachable(graph, limit, selection, dropped=dropped)
-    widths = _all_widths(graph, selection)
+    check_reachable(graph, limit, selection, dense=dense, dropped=dropped)
+    widths = _widths(graph, selection, dense or {}, guarded=True)
+    if not _smallest(graph, widths, dropped).within(limit):
+        widths = _widths(graph, selection, dense or {}, guarded=False)
     queues = [_queue(group, w, scores) for group, w in zip(graph.prunable, widths, strict=True)]
     group_of = _merged(queues, widths, selection)
 
@@ -163,16 +173,20 @@ def select(
 
 
 def check_reachable(
-    graph: ChannelGraph, limit: Amounts, selection: Selection = Selection(), *, dropped: Sequence[str] = ()
+    graph: ChannelGraph,
+    limit: Amounts,
+    selection: Selection = Selection(),
+    *,
+    dense: Mapping[str, int] | None = None,
+    dropped: Sequence[str] = (),
 ) -> None:
-    """Raises where no scores whatever could bring the network to `limit`.
+    """Raises where no scores whatever could bring the network to `limit`; arguments as in `select`.
 
     Raises:
         PruningError: a protected name is unknown, or the network with every group at its floor is above the
             limit; the message gives the smallest amounts that can be reached.
     """
-    least = [w.kept(w.steps) for w in _all_widths(graph, selection)]
-    smallest = amounts(graph, np.array(least, dtype=np.float64), dropped=dropped)
+    smallest = _smallest(graph, _widths(graph, selection, dense or {}, guarded=False), dropped)
     if not smallest.within(limit):
         raise PruningError(
             f"the budget cannot be reached: {shortfall(smallest, limit, amounts(graph))}. Keep more, lower "
@@ -181,9 +195,27 @@ def check_reachable(
         )
 
 
-def _all_widths(graph: ChannelGraph, selection: Selection) -> list[_Widths]:
+def _smallest(graph: ChannelGraph, widths: Sequence[_Widths], dropped: Sequence[str]) -> Amounts:
+    least = [w.kept(w.steps) for w in widths]
+    return amounts(graph, np.array(least, dtype=np.float64), dropped=dropped)
+
+
+def _widths(
+    graph: ChannelGraph, selection: Selection, dense: Mapping[str, int], *, guarded: bool
+) -> list[_Widths]:
+    """The widths that each prunable group can have, with `head_floor` if `guarded`."""
     whole = protected(graph, selection.protect)
-    return [_Widths.of(group, selection, whole=group.name in whole) for group in graph.prunable]
+    heads = feeding_outputs(graph) if guarded and selection.scope == "global" else frozenset()
+    floors = {name: max(selection.floor, selection.head_floor) for name in heads} | dict.fromkeys(whole, 1.0)
+    return [
+        _Widths.of(
+            group,
+            floor=floors.get(group.name, selection.floor),
+            dense=dense.get(group.name, group.size),
+            round_to=selection.round_to,
+        )
+        for group in graph.prunable
+    ]
 
 
 def _queue(group: ChannelGroup, widths: _Widths, scores: Mapping[str, Tensor]) -> _Queue:

@@ -104,7 +104,7 @@ def test_the_plan_is_the_first_of_all_prefixes_that_fits(
             break
     else:
         pytest.fail("no prefix fits: the case tests nothing")
-    plan = select(graph, scores, limit, Selection(scope=scope, floor=0.0))  # type: ignore[arg-type]
+    plan = select(graph, scores, limit, Selection(scope=scope, floor=0.0, head_floor=0.0))  # type: ignore[arg-type]
     assert kept_of(graph, plan) == {name: set(kept) for name, kept in wanted.kept.items()}
     assert plan.sizes == {name: graph[name].size for name in plan.kept}
 
