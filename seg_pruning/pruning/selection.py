@@ -191,8 +191,16 @@ def check_reachable(
         raise PruningError(
             f"the budget cannot be reached: {shortfall(smallest, limit, amounts(graph))}. Keep more, lower "
             f"floor={selection.floor} or round_to={selection.round_to}, or protect less; "
-            "trace(model, example_inputs).report() says what is pinned and why"
+            f"trace(model, example_inputs).report() says what is pinned and why{_idle(graph, dropped)}"
         )
+
+
+def _idle(graph: ChannelGraph, dropped: Sequence[str]) -> str:
+    """A word about parameters that never run and are still there."""
+    gone = tuple(f"{path}." for path in dropped)
+    names = [name for name in graph.idle if not name.startswith(gone)]
+    count = sum(math.prod(graph.trace.shapes[name]) for name in names)
+    return f"; {count:,} parameters never run, and prune_(dead=True) drops their modules" if count else ""
 
 
 def _smallest(graph: ChannelGraph, widths: Sequence[_Widths], dropped: Sequence[str]) -> Amounts:

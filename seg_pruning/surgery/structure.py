@@ -6,7 +6,7 @@ measured.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import torch
@@ -173,7 +173,16 @@ def restructure_(
             tensor.grad = None
             tensor.data = torch.empty(shapes[name], dtype=tensor.dtype, device=tensor.device)
     _state_sizes_(model)
-    remember_(model, structure)
+    remember_(model, _still_without(structure, present.dropped))
+
+
+def _still_without(structure: Structure | None, dropped: tuple[str, ...]) -> Structure | None:
+    """`structure` for a network that lacks `dropped` already: weights can come back, modules cannot."""
+    missing = tuple(path for path in dropped if path not in (structure or Structure()).dropped)
+    if not missing:
+        return structure
+    found = structure or Structure()
+    return replace(found, plans=(*found.plans, Plan({}, {}, missing)))
 
 
 def _state_sizes_(model: nn.Module) -> None:

@@ -66,7 +66,11 @@ def test_a_pruned_network_becomes_dense_again():
     dense, small = pruned(hidden=False)
     load_(small, checkpoint_of(dense))
     assert torch.equal(small(IMAGE), dense(IMAGE))
-    assert structure_of(small) is None
+    found = structure_of(small)
+    assert found is not None
+    assert found.dropped == ("idle",), "a module that is gone cannot come back"
+    assert not found.dense
+    assert not found.sizes
 
 
 def test_values_that_the_file_does_not_hold_are_not_made_up():
