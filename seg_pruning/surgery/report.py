@@ -26,7 +26,7 @@ def report(graph: ChannelGraph, *, width: int = 140) -> str:
         params, macs = shares.get(group.name, ("", ""))
         table.add_row(group.name, str(group.size), params, macs, group.reason or _note(group))
     text = io.StringIO()
-    Console(file=text, width=width).print(table)
+    Console(file=text, width=width, force_jupyter=False).print(table)
     for name in graph.idle[:10]:
         text.write(f"never runs: {name}\n")
     if len(graph.idle) > 10:
