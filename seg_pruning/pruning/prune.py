@@ -94,7 +94,7 @@ def prune_(
     inputs = inputs.to(device=device_of(model, inputs))
     graph = trace(model, inputs)
     before = cost(model, inputs)
-    dropped = dead_modules(model, graph, inputs) if dead else ()
+    dropped = dead_modules(model, graph) if dead else ()
     limit = wanted.limit(amounts(graph))
     check_reachable(graph, limit, options, dropped=dropped)  # before scores, which may take long
     unread = protected(graph, options.protect)

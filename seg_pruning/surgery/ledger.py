@@ -67,7 +67,6 @@ class Call:
     arguments: Mapping[str, Any]
     tensors: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
-    function: object
     ints: Sequence[int]
 
     def __getitem__(self, name: str) -> Any:
@@ -101,6 +100,7 @@ class Ledger:
     work: list[Work] = field(default_factory=list)
     sites: dict[int, Site] = field(default_factory=dict)
     ran: set[str] = field(default_factory=set)
+    training_known: bool = True
     ops: list[str] = field(default_factory=list)
     count: int = 1
     _labels: WeakTensorKeyDictionary = field(default_factory=WeakTensorKeyDictionary)

@@ -31,7 +31,8 @@ class Trace:
     Attributes:
         shapes: dense shape of each parameter and buffer, by name.
         parameters: names of the parameters, in the module's order.
-        ran: names of the tensors that some op read.
+        ran: names of the tensors that some op read, in eval or in train mode.
+        training_known: whether it ran in train mode too, where some parameter is idle without it.
         count: number of labels; `FIXED` is label 0.
         ops: names of all ops, in order: a second pass must run the same.
     """
@@ -39,6 +40,7 @@ class Trace:
     shapes: Mapping[str, tuple[int, ...]]
     parameters: tuple[str, ...]
     ran: frozenset[str]
+    training_known: bool
     count: int
     mints: tuple[Mint, ...]
     roles: Mapping[int, Role]
@@ -61,7 +63,7 @@ class FunctionCalls(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.frames: list[tuple[object, Sequence[int]]] = []
+        self.frames: list[Sequence[int]] = []
 
     def __torch_function__(
         self,
@@ -71,7 +73,7 @@ class FunctionCalls(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        self.frames.append((func, _ints((args, kwargs))))
+        self.frames.append(_ints((args, kwargs)))
         try:
             return func(*args, **kwargs)
         finally:
@@ -112,10 +114,8 @@ class _Ops(TorchDispatchMode):  # type: ignore[no-untyped-call]
         tensors = tuple(flatten_tensors((args, kwargs)))
         names = (self.ledger.named(tensor) for tensor in tensors)
         self.ledger.ran.update(name for name in names if name is not None)
-        function, ints = self.functions.frames[-1] if self.functions.frames else (None, ())
-        call = Call(
-            func, _arguments(func, args, kwargs), tensors, tuple(flatten_tensors(out)), function, ints
-        )
+        ints = self.functions.frames[-1] if self.functions.frames else ()
+        call = Call(func, _arguments(func, args, kwargs), tensors, tuple(flatten_tensors(out)), ints)
         apply_rule(self.ledger, call)
         return out
 
@@ -200,6 +200,7 @@ def _training_pass(model: nn.Module, inputs: Inputs, ledger: Ledger) -> None:
     except Exception:  # a forward that wants targets, say
         for name in ledger.ran - known:
             ledger.pin(ledger.labels(copies[name]), "training reads it, and could not be traced")
+        ledger.training_known = False
     finally:
         ledger.ops, ledger.work, ledger.sites = ops, work, sites
 
@@ -247,6 +248,7 @@ def record(
         shapes={name: tuple(tensor.shape) for name, tensor in named.items()},
         parameters=tuple(name for name, _ in model.named_parameters()),
         ran=frozenset(ledger.ran),
+        training_known=ledger.training_known,
         count=ledger.count,
         mints=tuple(ledger.mints),
         roles=ledger.roles,

@@ -5,7 +5,6 @@ import torch
 from seg_pruning.surgery.apply import apply_
 from seg_pruning.surgery.dead import dead_modules
 from seg_pruning.surgery.errors import PruningError
-from seg_pruning.surgery.inputs import Inputs
 from seg_pruning.surgery.plan import Plan
 from seg_pruning.surgery.trial import trace
 from tests.networks import NETWORKS
@@ -19,7 +18,7 @@ def test_deep_stages_that_a_shallow_decoder_never_reads_are_dropped_without_loss
     dense = sum(p.numel() for p in model.parameters())
     before = answers(model, x)
     graph = trace(model, x)
-    dead = dead_modules(model, graph, Inputs.of(x))
+    dead = dead_modules(model, graph)
     apply_(model, graph.cut(Plan({}, {}, dropped=dead)))
     assert torch.equal(answers(model, x)[0], before[0])
     assert sum(p.numel() for p in model.parameters()) <= 0.08 * dense
@@ -30,13 +29,13 @@ def test_deep_stages_that_a_shallow_decoder_never_reads_are_dropped_without_loss
 def test_the_outermost_modules_are_named():
     model = NETWORKS["DeadBranch"]()
     graph = trace(model, model.example())
-    assert dead_modules(model, graph, Inputs.of(model.example())) == ("unused",)
+    assert dead_modules(model, graph) == ("unused",)
 
 
 def test_what_training_runs_is_not_dead():
     model = NETWORKS["Auxiliary"]()
     graph = trace(model, model.example())
-    assert dead_modules(model, graph, Inputs.of(model.example())) == ()
+    assert dead_modules(model, graph) == ()
 
 
 def test_nothing_is_dead_where_training_cannot_be_seen():
@@ -49,7 +48,7 @@ def test_nothing_is_dead_where_training_cannot_be_seen():
     model = Fussy()
     graph = trace(model, model.example())
     assert graph.idle
-    assert dead_modules(model, graph, Inputs.of(model.example())) == ()
+    assert dead_modules(model, graph) == ()
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ def hand_made(sizes, *, ties=(), pins=(), blocks=(), idle=()):
         shapes={name: (size,) for name, size in zip(names, sizes, strict=True)},
         parameters=tuple(names),
         ran=frozenset(names) - set(idle),
+        training_known=True,
         count=int(starts[-1]),
         mints=mints,
         roles={},

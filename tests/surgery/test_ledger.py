@@ -136,9 +136,7 @@ def test_a_copy_stands_for_what_was_minted():
 
 def test_a_demand_is_made_by_the_attributes_of_that_value_at_that_place():
     heads, width = Size(4, Attribute("a", "heads")), Size(4, Attribute("a", "width"))
-    call = Call(
-        torch.ops.aten.view.default, {}, (), (), None, [heads, 4, Size(8, Attribute("a", "n")), width]
-    )
+    call = Call(torch.ops.aten.view.default, {}, (), (), [heads, 4, Size(8, Attribute("a", "n")), width])
     ledger, labels = Ledger(), np.arange(4)
     assert ledger.demand(call, 4, labels)
     assert ledger.demand(call, 4, labels, at=slice(2, None))

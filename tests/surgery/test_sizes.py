@@ -23,7 +23,7 @@ class Watcher(FunctionCalls):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         def run(*a, **k):
-            found = {str(i.attribute) for i in self.frames[-1][1] if isinstance(i, Size)}
+            found = {str(i.attribute) for i in self.frames[-1] if isinstance(i, Size)}
             self.seen.setdefault(func.__name__, set()).update(found)
             return func(*a, **k)
 
