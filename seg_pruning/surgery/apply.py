@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -10,27 +11,44 @@ from torch.optim import Optimizer
 
 from seg_pruning.surgery.cut import Cut, kept_shape, take
 from seg_pruning.surgery.errors import PruningError
-from seg_pruning.surgery.optimizer import cut_states, without_parameters
+from seg_pruning.surgery.optimizer import cut_states, forget_sizes, without_parameters
 from seg_pruning.surgery.sizes import Attribute, SizeValue, declared, read, write_
 from seg_pruning.surgery.structure import Structure, remember_, structure_of
 from seg_pruning.surgery.trace import tensors_of
 
 
 class Journal:
-    """Writes, each with what undoes it; rolled back in reverse order."""
+    """Writes, each with what undoes it; rolled back in reverse order.
+
+    As a context manager it rolls back when the block ends in any exception, an interrupt included.
+    """
 
     def __init__(self) -> None:
         self._undo: list[Callable[[], object]] = []
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if error is not None:
+            self.roll_back()
+
     def write(self, do: Callable[[], object], undo: Callable[[], object]) -> None:
-        """Does something after noting how it is undone."""
+        """Does something after noting how it is undone; undoing it has to be right before it is done too."""
         self._undo.append(undo)
         do()
 
     def roll_back(self) -> None:
-        """Leaves everything as it was before the first write."""
+        """Leaves everything as it was before the first write; an interrupt waits until that is done."""
+        interrupt: KeyboardInterrupt | None = None
         while self._undo:
-            self._undo.pop()()
+            try:
+                self._undo[-1]()
+                self._undo.pop()
+            except KeyboardInterrupt as error:
+                interrupt = error
+        if interrupt is not None:
+            raise interrupt
 
 
 def apply_(model: nn.Module, cut: Cut, *, optimizers: Iterable[Optimizer] = ()) -> None:
@@ -40,35 +58,37 @@ def apply_(model: nn.Module, cut: Cut, *, optimizers: Iterable[Optimizer] = ()) 
     Nothing is checked against the masked original here: `prune_` does that.
 
     Raises:
-        PruningError: the cut is for another network, or an optimizer holds state that cannot be carried;
+        PruningError: the cut is for another network, or a gradient or an optimizer's state cannot be carried;
             nothing has changed then.
     """
-    commit_(model, cut, optimizers=tuple(optimizers), max_error=None)
+    with Journal() as journal:
+        commit_(journal, model, cut, optimizers=tuple(optimizers), max_error=None)
 
 
 def commit_(
-    model: nn.Module, cut: Cut, *, optimizers: tuple[Optimizer, ...], max_error: float | None
-) -> Journal:
-    """`apply_`, giving the journal by which it can be rolled back."""
+    journal: Journal,
+    model: nn.Module,
+    cut: Cut,
+    *,
+    optimizers: tuple[Optimizer, ...],
+    max_error: float | None,
+) -> None:
+    """`apply_` through a journal, which the caller rolls back where anything goes wrong."""
     tensors = _checked(model, cut)
     new = {name: take(tensors[name].data, mask) for name, mask in cut.masks.items()}
     grads = {name: take(g, cut.masks[name]) for name in new if (g := tensors[name].grad) is not None}
     by_tensor = {tensors[name]: mask for name, mask in cut.masks.items()}
     states = [(state, key, value) for opt in optimizers for state, key, value in cut_states(opt, by_tensor)]
     old_sizes = {attribute: read(model, attribute) for attribute in cut.sizes}
-    journal = Journal()
-    try:
-        _resize_attributes(journal, model, cut)
-        for name, value in new.items():
-            _swap_data(journal, tensors[name], value, grads.get(name))
-        for state, key, value in states:
-            journal.write(partial(state.__setitem__, key, value), partial(state.__setitem__, key, state[key]))
-        _drop_modules(journal, model, cut.dropped, optimizers)
-        _note_structure(journal, model, cut, old_sizes, max_error)
-    except BaseException:
-        journal.roll_back()
-        raise
-    return journal
+    _resize_attributes(journal, model, cut)
+    for name, value in new.items():
+        _swap_data(journal, tensors[name], value, grads.get(name))
+    for state, key, value in states:
+        journal.write(partial(state.__setitem__, key, value), partial(state.__setitem__, key, state[key]))
+    _drop_modules(journal, model, cut.dropped, optimizers)
+    for optimizer in optimizers:
+        forget_sizes(optimizer, journal.write)
+    _note_structure(journal, model, cut, old_sizes, max_error)
 
 
 def _checked(model: nn.Module, cut: Cut) -> dict[str, Tensor]:
@@ -80,6 +100,12 @@ def _checked(model: nn.Module, cut: Cut) -> dict[str, Tensor]:
                 f"the cut is for {name!r} of shape {tuple(mask.shape)}, but the network has "
                 f"{have or 'no such tensor'}: trace this network and plan anew"
             )
+    sparse = [n for n in cut.masks if (g := tensors[n].grad) is not None and g.layout != torch.strided]
+    if sparse:
+        raise PruningError(
+            f"the gradients of {', '.join(sparse[:10])} are sparse and cannot be carried through a cut; call "
+            "optimizer.zero_grad() before pruning, or build the layers with sparse=False"
+        )
     return tensors
 
 
@@ -101,8 +127,11 @@ def _swap_data(journal: Journal, tensor: Tensor, value: Tensor, grad: Tensor | N
 
 def _resize_attributes(journal: Journal, model: nn.Module, cut: Cut) -> None:
     for attribute, value in cut.sizes.items():
-        old = read(model, attribute)
-        journal.write(partial(write_, model, attribute, value), partial(write_, model, attribute, old))
+        module = model.get_submodule(attribute.module)
+        held = getattr(module, attribute.name)  # a list is replaced as a whole: the same one comes back
+        journal.write(
+            partial(write_, model, attribute, value), partial(setattr, module, attribute.name, held)
+        )
     for module, sizes in stated_sizes(model, cut).items():
         for name, stated in sizes.items():
             before = getattr(module, name)

@@ -7,7 +7,7 @@ from torch import nn
 from torch.func import functional_call
 from torch.optim import Optimizer
 
-from seg_pruning.surgery.apply import commit_
+from seg_pruning.surgery.apply import Journal, commit_
 from seg_pruning.surgery.certificate import TOLERANCE, certify, difference, masked_output, raised
 from seg_pruning.surgery.cut import Cut, plan_cut
 from seg_pruning.surgery.errors import PruningError
@@ -58,19 +58,15 @@ def operate_(
             "look for weights, buffers or inputs that are not finite"
         )
     del values
-    journal = commit_(model, cut, optimizers=optimizers, max_error=0.0)
-    try:
+    with Journal() as journal:
+        commit_(journal, model, cut, optimizers=optimizers, max_error=0.0)
         error, failure = _error_now(model, inputs, expected)
-    except BaseException:
+        if not failure and error <= TOLERANCE:
+            _note_error(journal, model, error)
+            return Operation(cut, error)
         journal.roll_back()
-        raise
-    if failure or not error <= TOLERANCE:
-        journal.roll_back()
-        raise PruningError(
-            _refusal(model, graph, plan, inputs, failure or f"relative error {error:.1e} > {TOLERANCE:.0e}")
-        )
-    _note_error(model, error)
-    return Operation(cut, error)
+    why = failure or f"relative error {error:.1e} > {TOLERANCE:.0e}"
+    raise PruningError(_refusal(model, graph, plan, inputs, why))
 
 
 def _error_now(model: nn.Module, inputs: Inputs, expected: list[torch.Tensor]) -> tuple[float, str]:
@@ -84,17 +80,24 @@ def _error_now(model: nn.Module, inputs: Inputs, expected: list[torch.Tensor]) -
     return difference(expected, got), ""
 
 
-def _note_error(model: nn.Module, error: float) -> None:
-    structure = structure_of(model) or Structure()
+def _note_error(journal: Journal, model: nn.Module, error: float) -> None:
+    before = structure_of(model)
+    structure = before or Structure()
     worst = None if structure.max_error is None else max(structure.max_error, error)
-    remember_(model, replace(structure, max_error=worst))
+    after = replace(structure, max_error=worst)
+    journal.write(lambda: remember_(model, after), lambda: remember_(model, before))
 
 
 def _refusal(model: nn.Module, graph: ChannelGraph, plan: Plan, inputs: Inputs, why: str) -> str:
     guilty = _blame(model, graph, plan, inputs, tuple(plan.kept))
+    text = f"the pruned network does not answer like the masked original ({why}); it was rolled back. "
+    if not guilty and plan.dropped:
+        return (
+            f"{text}The modules that were dropped with it are the likely cause: "
+            f"{', '.join(plan.dropped[:10])}. Keep them with dead=False"
+        )
     return (
-        f"the pruned network does not answer like the masked original ({why}); it was rolled back. "
-        f"Groups that cause it: {', '.join(guilty[:10]) or 'only all of them together'}. "
+        f"{text}Groups that cause it: {', '.join(guilty[:10]) or 'only all of them together'}. "
         "Protect them with protect=(...)"
     )
 
@@ -106,7 +109,7 @@ def _blame(
     part = Plan({n: plan.kept[n] for n in names}, {n: plan.sizes[n] for n in names})
     with untouched(model):
         certificate = certify(model, graph, plan_cut(graph, part), inputs)
-    if certificate.passed:
+    if certificate.passed or not names:
         return ()
     if len(names) == 1:
         return names
