@@ -10,6 +10,7 @@ from seg_pruning.surgery.plan import Plan
 from seg_pruning.surgery.structure import structure_of
 from seg_pruning.surgery.trial import trace
 from tests.networks import NETWORKS, MeanGate
+from tests.surgery.interrupts import Interrupted, equal, interrupted_everywhere, snapshot
 from tests.surgery.oracle import answers, masked_original, masks_of, randomise_, same, uneven_plan
 
 CUT = sorted(
@@ -192,49 +193,27 @@ def test_a_cut_for_another_network_is_refused():
     assert all(torch.equal(v, before[k]) for k, v in other.state_dict().items())
 
 
-class Interrupted(BaseException):
-    """What a user's Ctrl-C is."""
-
-
-def snapshot(model, optimizer):
-    tensors = {
-        n: (id(t), t.clone(), None if t.grad is None else t.grad.clone()) for n, t in model.named_parameters()
-    }
-    tensors |= {n: (id(t), t.clone(), None) for n, t in model.named_buffers()}
-    state = copy.deepcopy(optimizer.state_dict())
-    groups = [[id(p) for p in group["params"]] for group in optimizer.param_groups]
-    attributes = {
-        (path, k): v
-        for path, m in model.named_modules()
-        for k, v in vars(m).items()
-        if isinstance(v, int | tuple | list)
-    }
-    return tensors, state, groups, attributes, structure_of(model), [type(m) for m in model.modules()]
-
-
-def equal(a, b):
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return list(a) == list(b) and all(equal(a[k], b[k]) for k in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(equal(x, y) for x, y in zip(a, b, strict=True))
-    return a == b
-
-
-def test_an_error_at_any_write_leaves_everything_as_it_was(monkeypatch):
+def in_training():
+    """A network in the middle of training, its optimizer, and a cut that touches all that a cut can."""
     torch.manual_seed(0)
     model = NETWORKS["UnevenSplit"]()
     model.unused = nn.Conv2d(3, 3, 1)
+    model.register_buffer("beside", torch.zeros(3))
+    model.stem.bias.requires_grad_(False)
+    model.head.eval()
     optimizer = torch.optim.AdamW(model.parameters())
     model(model.example()).sum().backward()
+    optimizer.state[model.unused.weight] = {"step": torch.tensor(1.0)}
     optimizer.step()
     graph = trace(model, model.example())
-    cut = graph.cut(
-        Plan({"stem": (1, 3), "stem#2": (0, 2, 8)}, {"stem": 5, "stem#2": 9}, dropped=("unused",))
-    )
-    before = snapshot(model, optimizer)
-    write = Journal.write
+    plan = Plan({"stem": (1, 3), "stem#2": (0, 2, 8)}, {"stem": 5, "stem#2": 9}, dropped=("unused",))
+    return model, optimizer, graph.cut(plan)
+
+
+@pytest.mark.parametrize("done", [False, True], ids=["before it", "after it"])
+def test_an_error_at_any_write_leaves_everything_as_it_was(done, monkeypatch):
+    model, optimizer, cut = in_training()
+    before, write = snapshot(model, [optimizer]), Journal.write
     fail_at = 0
     while True:
         count = 0
@@ -242,18 +221,56 @@ def test_an_error_at_any_write_leaves_everything_as_it_was(monkeypatch):
         def failing(self, do, undo, at=fail_at):
             nonlocal count
             count += 1
-            write(self, do, undo)
-            if count == at + 1:
+            if count != at + 1:
+                return write(self, do, undo)
+
+            def broken():
+                if done:
+                    do()
                 raise Interrupted
+
+            return write(self, broken, undo)
 
         monkeypatch.setattr(Journal, "write", failing)
         try:
             apply_(model, cut, optimizers=[optimizer])
         except Interrupted:
             fail_at += 1
-            assert equal(snapshot(model, optimizer), before), fail_at
+            assert equal(snapshot(model, [optimizer]), before), fail_at
             continue
         break
     assert fail_at > 20
-    assert not equal(snapshot(model, optimizer), before)
+    assert not equal(snapshot(model, [optimizer]), before)
     assert model.lengths == [2, 3]
+    assert isinstance(model.unused, nn.Identity)
+
+
+def test_an_interrupt_at_any_line_leaves_all_as_it_was_or_all_done():
+    def start():
+        model, optimizer, cut = in_training()
+        return (lambda: apply_(model, cut, optimizers=[optimizer])), (
+            lambda: snapshot(model, [optimizer], identity=False)
+        )
+
+    lines = interrupted_everywhere(start, ("apply.py", "optimizer.py", "cut.py", "structure.py", "sizes.py"))
+    assert lines > 100
+
+
+def test_a_second_interrupt_waits_until_all_is_undone():
+    steps = []
+    journal = Journal()
+
+    def undo(name):
+        def once():
+            if name == "b" and "b" not in steps:
+                steps.append("b")
+                raise KeyboardInterrupt
+            steps.append(name)
+
+        return once
+
+    for name in "abc":
+        journal.write(lambda: None, undo(name))
+    with pytest.raises(KeyboardInterrupt):
+        journal.roll_back()
+    assert steps == ["c", "b", "b", "a"]

@@ -3,6 +3,7 @@ import copy
 import pytest
 import torch
 
+from seg_pruning.pruning import prune_
 from seg_pruning.surgery import operation
 from seg_pruning.surgery.errors import PruningError
 from seg_pruning.surgery.inputs import Inputs
@@ -11,6 +12,7 @@ from seg_pruning.surgery.plan import Plan
 from seg_pruning.surgery.structure import structure_of
 from seg_pruning.surgery.trial import trace
 from tests.networks import NETWORKS
+from tests.surgery.interrupts import equal, interrupted_everywhere, snapshot
 from tests.surgery.oracle import answers, masked_original, masks_of, randomise_, same, uneven_plan
 
 
@@ -81,3 +83,68 @@ def test_an_output_that_is_not_finite_proves_nothing():
     with pytest.raises(PruningError, match="not finite"):
         operate_(model, graph, uneven_plan(graph, 1), inputs)
     assert structure_of(model) is None
+
+
+def in_training(name="Residual"):
+    """A network in the middle of training, a frozen tensor and a layer in eval mode in it."""
+    model, graph, inputs = prepared(name)
+    model.train().head.eval()
+    model.stem.bias.requires_grad_(False)
+    optimizer = torch.optim.AdamW(model.parameters())
+    model(model.example()).square().mean().backward()
+    optimizer.step()
+    return model, graph, inputs, optimizer
+
+
+def test_an_interrupt_at_any_line_leaves_all_as_it_was_or_all_done():
+    def start():
+        model, graph, inputs, optimizer = in_training()
+        plan = Plan({"stem": (0, 1, 2), "inner": (0, 1)}, {"stem": 10, "inner": 7})
+        return (lambda: operate_(model, graph, plan, inputs, optimizers=(optimizer,))), (
+            lambda: snapshot(model, [optimizer], identity=False)
+        )
+
+    files = ("operation.py", "apply.py", "optimizer.py", "cut.py", "structure.py", "certificate.py")
+    assert interrupted_everywhere(start, files) > 120
+
+
+@pytest.mark.parametrize("name", ["Residual", "DeadBranch", "AttributeSize"])
+@pytest.mark.parametrize(
+    "found", [float("inf"), float("nan"), 2e-4, RuntimeError("boom"), KeyboardInterrupt()], ids=repr
+)
+def test_a_refused_pruning_leaves_all_as_it_was(name, found, monkeypatch):
+    def difference(*_):
+        if isinstance(found, float):
+            return found
+        raise found
+
+    model, _, _, optimizer = in_training(name)
+    before = snapshot(model, [optimizer])
+    monkeypatch.setattr(operation, "difference", difference)
+    with pytest.raises(PruningError if isinstance(found, float) else type(found)):
+        prune_(model, model.example(), budget={"params": 0.5}, optimizers=[optimizer])
+    assert equal(snapshot(model, [optimizer]), before)
+    monkeypatch.undo()
+    prune_(model, model.example(), budget={"params": 0.5}, optimizers=[optimizer])
+    assert not equal(snapshot(model, [optimizer]), before)
+
+
+def test_a_module_that_was_dropped_by_mistake_is_named(monkeypatch):
+    """Its parameters are never read, but it is called."""
+
+    class Doubles(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.ones(1))
+
+        def forward(self, x):
+            return 2 * x
+
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 1), Doubles(), torch.nn.Conv2d(8, 2, 1))
+    x = torch.randn(1, 3, 4, 4)
+    graph = trace(model, x)
+    before = snapshot(model)
+    with pytest.raises(PruningError, match=r"modules that were dropped.*: 1\. Keep them with dead=False"):
+        operate_(model, graph, Plan({}, {}, dropped=("1",)), Inputs.of(x))
+    assert equal(snapshot(model), before)
