@@ -3,7 +3,7 @@ BIN := .venv/bin
 STAMP := .venv/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check clean
+.PHONY: help setup demo test zoo check clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -22,6 +22,11 @@ demo: setup ## train, prune and recover a small network on generated images, and
 
 test: check ## all checks, then all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+zoo: setup ## prune every decoder with every encoder, then 5,000 random networks: about an hour on two cores
+	@mkdir -p runs
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.zoo --json runs/zoo.json
+	OMP_NUM_THREADS=1 RANDOM_NETWORKS=5000 $(BIN)/python -m pytest tests/surgery/test_random_networks.py
 
 check: setup ## format, lint, types and the order of imports
 	$(BIN)/ruff format --check .

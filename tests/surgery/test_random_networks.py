@@ -1,4 +1,5 @@
 import copy
+import os
 
 import torch
 from hypothesis import HealthCheck, given, note, settings
@@ -10,7 +11,10 @@ from tests.surgery.oracle import answers, masked_original, masks_of, randomise_,
 from tests.surgery.random_networks import RandomNetwork, programs
 
 
-@settings(max_examples=60, suppress_health_check=list(HealthCheck))
+HOW_MANY = int(os.environ.get("RANDOM_NETWORKS", "300"))  # `make zoo` asks for more
+
+
+@settings(max_examples=HOW_MANY, suppress_health_check=list(HealthCheck))
 @given(program=programs, seed=st.integers(0, 1000))
 def test_no_random_network_is_cut_wrongly(program, seed):
     torch.manual_seed(seed)

@@ -1,0 +1,93 @@
+"""The masked original of a network of the zoo, built from keep masks alone.
+
+Every removed element is zero. What mixes channels is computed over those that stay, which its own arguments
+tell: the weight of a norm, or the query of an attention, is zero exactly where a channel is removed.
+"""
+
+import copy
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from tests.zoo.networks import Case
+
+CANNOT_BE_MASKED = {
+    "tu-eca_nfnet_l0": "its weights are standardised over the channels that are read",
+    "tu-nf_regnet_b0": "its weights are standardised over the channels that are read",
+}
+
+
+def cannot_be_masked(case: Case) -> str:
+    """Why the tests cannot build the masked original of `case`; empty where they can."""
+    return CANNOT_BE_MASKED.get(case.encoder, "")
+
+
+class Masked(nn.Module):
+    """A copy of the dense `model` whose removed elements are zero."""
+
+    def __init__(self, model: nn.Module, masks: dict[str, Tensor]):
+        super().__init__()
+        self.model = copy.deepcopy(model)
+        with torch.no_grad():
+            for name, tensor in (*self.model.named_parameters(), *self.model.named_buffers()):
+                tensor.mul_(masks[name]) if tensor.is_floating_point() else None
+
+    def forward(self, *args, **kwargs):
+        with _OverKept():
+            return self.model(*args, **kwargs)
+
+
+def masked_network(model: nn.Module, masks: dict[str, Tensor]) -> nn.Module:
+    """The masked original of `model`."""
+    return Masked(model, masks).eval()
+
+
+class _OverKept(TorchFunctionMode):
+    """Computes norms and attention over the channels that stay."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        ours = {
+            F.layer_norm: layer_norm,
+            F.group_norm: group_norm,
+            F.scaled_dot_product_attention: attention,
+        }
+        return ours.get(func, func)(*args, **(kwargs or {}))
+
+
+def layer_norm(x, normalized_shape, weight=None, bias=None, eps=1e-5):
+    if weight is None or weight.ndim > 1:
+        return F.layer_norm(x, normalized_shape, weight, bias, eps)
+    kept = weight != 0
+    out = torch.zeros_like(x)
+    values = x[..., kept]
+    mean = values.mean(-1, keepdim=True)
+    variance = (values - mean).square().mean(-1, keepdim=True)
+    shift = 0 if bias is None else bias[kept]
+    out[..., kept] = (values - mean) / (variance + eps).sqrt() * weight[kept] + shift
+    return out
+
+
+def group_norm(x, num_groups, weight=None, bias=None, eps=1e-5):
+    out = torch.zeros_like(x)
+    for group in torch.arange(x.shape[1]).chunk(num_groups):
+        kept = group[weight[group] != 0]
+        values = x[:, kept].flatten(1)
+        mean, variance = values.mean(1), values.var(1, correction=0)
+        shape = (-1, *[1] * (x.ndim - 1))
+        normed = (x[:, kept] - mean.view(shape)) / (variance + eps).sqrt().view(shape)
+        out[:, kept] = normed * weight[kept].view(shape[0], *shape[2:]) + bias[kept].view(
+            shape[0], *shape[2:]
+        )
+    return out
+
+
+def attention(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, **kwargs):
+    if scale is None:  # it is taken from the width of a head: of what is left of it
+        width = (query.flatten(0, -2) != 0).any(0).sum()
+        scale = float(width) ** -0.5
+    return F.scaled_dot_product_attention(
+        query, key, value, attn_mask, dropout_p, is_causal, scale=scale, **kwargs
+    )
