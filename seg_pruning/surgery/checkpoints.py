@@ -6,7 +6,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from seg_pruning.surgery.errors import PruningError
+from seg_pruning.surgery.intake import check_fits
 from seg_pruning.surgery.structure import Structure, all_tensors, hidden_buffers, restructure_, structure_of
+from seg_pruning.surgery.untouched import unless_it_fails
 
 KEY = "seg_pruning"
 """The entry of a checkpoint that holds the structure."""
@@ -33,23 +35,36 @@ def take_structure_(checkpoint: MutableMapping[str, Any], model: nn.Module) -> N
         PruningError: the checkpoint is of another network, or lacks a tensor whose width changes; `model` is
             then untouched.
     """
-    stored = checkpoint.get(KEY)
-    structure = None if stored is None else Structure.from_dict(stored["structure"])
+    structure, hidden = _read(checkpoint.get(KEY))
     present = structure_of(model)
     if structure is None and present is None:
         return
     state = checkpoint["state_dict"]
-    hidden: Mapping[str, Tensor] = {} if stored is None else stored["buffers"]
     gone = tuple(f"{path}." for path in (present or Structure()).dropped)
     for name in [name for name in state if name.startswith(gone)] if gone else ():
         del state[name]
     known = {**state, **hidden}
     shapes = {name: tuple(value.shape) for name, value in known.items() if isinstance(value, Tensor)}
     _check_complete(model, shapes, present or Structure(), structure or Structure())
-    restructure_(model, shapes, structure)
-    for name, buffer in model.named_buffers(remove_duplicate=False):
-        if name in hidden:
-            buffer.data.copy_(hidden[name])
+    check_fits(model, shapes, structure or Structure())
+    with unless_it_fails(model):
+        restructure_(model, shapes, structure)
+        for name, buffer in model.named_buffers(remove_duplicate=False):
+            if name in hidden:
+                buffer.data.copy_(hidden[name])
+
+
+def _read(stored: object) -> tuple[Structure | None, Mapping[str, Tensor]]:
+    """The structure and the buffers of the entry of a checkpoint."""
+    if stored is None:
+        return None, {}
+    buffers = stored.get("buffers") if isinstance(stored, dict) else None
+    if not isinstance(buffers, dict) or not all(isinstance(value, Tensor) for value in buffers.values()):
+        raise PruningError(
+            f"the checkpoint's {KEY!r} is damaged: it holds 'structure' and 'buffers' by name, "
+            f"not {stored!r:.100}"
+        )
+    return Structure.from_dict(stored.get("structure")), buffers  # type: ignore[attr-defined]
 
 
 def _check_complete(

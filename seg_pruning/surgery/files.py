@@ -14,9 +14,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from seg_pruning.surgery.errors import PruningError
+from seg_pruning.surgery.intake import check_fits, parse
 from seg_pruning.surgery.structure import Structure, all_tensors, hidden_buffers, restructure_, structure_of
+from seg_pruning.surgery.untouched import unless_it_fails
 
-VERSION = 1
+VERSION = 2
+"""Of the note beside the tensors. Version 1, still read, had a hash of the tensors alone."""
+
 _KEY = "seg_pruning"
 
 
@@ -24,19 +28,27 @@ def save_pruned(model: nn.Module, path: str | os.PathLike[str]) -> None:
     """Writes the tensors and the structure of `model`, dense or pruned, to a safetensors file.
 
     The file appears under its name only when it is whole.
+
+    Raises:
+        PruningError: the state dict of `model` holds something that is no tensor; nothing is written then.
     """
     structure = structure_of(model)
-    live = {n: t for n, t in model.state_dict().items() if isinstance(t, Tensor)}
+    live = model.state_dict()
+    if other := [name for name, value in live.items() if not isinstance(value, Tensor)]:
+        raise PruningError(
+            f"the state dict holds what is no tensor, for which there is no place in a safetensors file: "
+            f"{', '.join(other[:10])}. Save a Lightning checkpoint, or a torch.save of state_dict(), instead"
+        )
     live |= hidden_buffers(model, structure)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in live.items()}
     stored, aliases = _without_shared(live, state)
-    note = {
+    note: dict[str, Any] = {
         "version": VERSION,
         "structure": None if structure is None else structure.to_dict(),
         "aliases": aliases,
-        "hash": _hash(stored),
     }
-    _write_whole(Path(path), stored, {_KEY: json.dumps(note)})
+    note["hash"] = _hash(stored, note)
+    _write_whole(Path(path), stored, {_KEY: json.dumps(note, allow_nan=False)})
 
 
 def _without_shared(
@@ -68,8 +80,12 @@ def _write_whole(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str
         raise
 
 
-def _hash(tensors: Mapping[str, Tensor]) -> str:
+def _hash(tensors: Mapping[str, Tensor], note: Mapping[str, Any]) -> str:
+    """Of the tensors and of all that the note says beside its hash."""
     digest = hashlib.sha256()
+    if note["version"] != 1:
+        said = {key: value for key, value in note.items() if key != "hash"}
+        digest.update(json.dumps(said, sort_keys=True).encode())
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
@@ -89,10 +105,16 @@ def load_pruned_(model: nn.Module, path: str | os.PathLike[str]) -> Structure | 
     structure = _structure(note, path)
     state = {**tensors, **{name: tensors[twin] for name, twin in note["aliases"].items()}}
     _check_names(model, state, structure, path)
-    restructure_(model, {name: tuple(tensor.shape) for name, tensor in state.items()}, structure)
-    for name, buffer in hidden_buffers(model, structure).items():
-        buffer.copy_(state.pop(name))
-    model.load_state_dict(state)
+    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    try:
+        check_fits(model, shapes, structure or Structure())
+        with unless_it_fails(model):
+            restructure_(model, shapes, structure)
+            for name, buffer in hidden_buffers(model, structure).items():
+                buffer.copy_(state.pop(name))
+            model.load_state_dict(state)
+    except (PruningError, RuntimeError) as error:  # a network's own way of loading may refuse, too
+        raise PruningError(f"{path}: {error}") from error
     return structure
 
 
@@ -103,14 +125,14 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RuntimeError, TypeError, AttributeError) as error:
         raise PruningError(f"{path} is truncated or no safetensors file: {error}") from error
     if _KEY not in metadata:
         raise PruningError(f"{path} was not written by save_pruned: its metadata has no {_KEY!r}")
     note = _note(metadata[_KEY], path)
-    if note["hash"] != _hash(tensors):
-        raise PruningError(f"{path} is damaged: its tensors do not have the hash that was written with them")
-    astray = [name for name, twin in note["aliases"].items() if str(twin) not in tensors]
+    if note["hash"] != _hash(tensors, note):
+        raise PruningError(f"{path} is damaged: its contents do not have the hash that was written with them")
+    astray = [n for n, twin in note["aliases"].items() if not isinstance(twin, str) or twin not in tensors]
     if astray:
         raise PruningError(f"{path} is damaged: {', '.join(astray[:10])} stand for tensors that it lacks")
     return tensors, note
@@ -118,17 +140,20 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def _note(text: str, path: Path) -> dict[str, Any]:
     try:
-        note = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+        note = parse(text)
+    except ValueError as error:
         raise PruningError(f"{path} has metadata that is not JSON: {error}") from error
-    version = note.get("version") if isinstance(note, dict) else None
-    if version != VERSION:
+    if not isinstance(note, dict):
+        raise PruningError(f"{path} has metadata that is a {type(note).__name__}, not a JSON object")
+    version = note.get("version")
+    if type(version) is not int or not 1 <= version <= VERSION:
         raise PruningError(
-            f"{path} has version {version!r}; this release reads version {VERSION}: update seg_pruning"
+            f"{path} has version {version!r:.100}; this release reads versions 1 to {VERSION}: "
+            "update seg_pruning"
         )
     if not isinstance(note.get("aliases"), dict) or not isinstance(note.get("hash"), str):
         raise PruningError(f"{path} has metadata without 'aliases' and 'hash'")
-    return dict(note)
+    return note
 
 
 def _structure(note: Mapping[str, Any], path: str | os.PathLike[str]) -> Structure | None:

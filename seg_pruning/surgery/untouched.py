@@ -36,6 +36,28 @@ def untouched(model: nn.Module) -> Iterator[None]:
             _rewrite_(buffer, value)
 
 
+@contextmanager
+def unless_it_fails(model: nn.Module) -> Iterator[None]:
+    """Within, `model` may be rewritten; when the block ends in an exception, it is as it was before.
+
+    Put back are attributes, the modules and tensors that each module holds, their values and gradients. It
+    holds a copy of all values meanwhile.
+    """
+    contents = [(container, copy.copy(container)) for container in _containers(model)]
+    values = [(t, t.data, t.detach().clone(), t.grad) for t in (*model.parameters(), *model.buffers())]
+    try:
+        yield
+    except BaseException:
+        for container, found in contents:
+            _refill_(container, found)
+        for tensor, data, value, grad in values:
+            tensor.grad = None  # torch compares shapes when either is set
+            tensor.data = data
+            tensor.grad = grad
+            _rewrite_(data, value)
+        raise
+
+
 def _containers(model: nn.Module) -> Iterator[_Container]:
     for module in model.modules():
         yield vars(module)

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from seg_pruning.pruning import prune_
-from seg_pruning.surgery.checkpoints import take_structure_, write_structure
+from seg_pruning.surgery.checkpoints import KEY, take_structure_, write_structure
 from seg_pruning.surgery.errors import PruningError
 from seg_pruning.surgery.structure import structure_of
+from tests.surgery.interrupts import equal, snapshot
 
 IMAGE = torch.linspace(-1, 1, 3 * 8 * 8).reshape(1, 3, 8, 8)
 
@@ -101,3 +102,45 @@ def test_the_file_of_another_network_is_refused():
     with pytest.raises(PruningError, match="another network"):
         take_structure_(checkpoint_of(small), other)
     assert other.stem.out_channels == 9
+
+
+def everything(change):
+    """A checkpoint with its note changed."""
+    _, small = pruned()
+    checkpoint = checkpoint_of(small)
+    change(checkpoint[KEY])
+    return checkpoint
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda note: note.clear(), "'structure' and 'buffers'"),
+        (lambda note: note.update(buffers=[1]), "'structure' and 'buffers'"),
+        (lambda note: note.update(buffers={"scale": 3}), "'structure' and 'buffers'"),
+        (lambda note: note.update(structure=None), "JSON object"),
+        (lambda note: note["structure"].update(version=99), "version 99.*update"),
+        (lambda note: note["structure"].update(max_error=float("nan")), "largest error .*nan"),
+        (
+            lambda note: note["structure"].update(sizes=[["", "training", None, 1, 2]]),
+            "training: not a whole",
+        ),
+        (lambda note: note["structure"]["plans"][0].update(dropped=["no.such"]), "no such module"),
+        (lambda note: note["structure"]["dense"].update({"stem.weight": [8]}), "another network"),
+    ],
+)
+def test_a_hostile_note_is_refused(change, message):
+    checkpoint, other = everything(change), Scaled()
+    before = snapshot(other)
+    with pytest.raises(PruningError, match=message):
+        take_structure_(checkpoint, other)
+    assert equal(snapshot(other), before)
+
+
+def test_a_buffer_that_cannot_be_read_leaves_the_network_as_it_was():
+    other = Scaled()
+    before = snapshot(other)
+    checkpoint = everything(lambda note: note["buffers"].update(scale=note["buffers"]["scale"].to("meta")))
+    with pytest.raises(NotImplementedError, match="meta"):
+        take_structure_(checkpoint, other)
+    assert equal(snapshot(other), before)
