@@ -10,13 +10,17 @@ one rule. An op without a rule pins everything it touches: nothing is ever guess
 from seg_pruning.surgery.rules import (
     attention,
     contractions,
+    distances,
     indexing,
     joins,
     norms,
+    ordered,
     pointwise,
     reductions,
+    regrouping,
     spatial,
     views,
+    windows,
 )
 from seg_pruning.surgery.rules.registry import RULES, apply_rule
 
@@ -25,11 +29,15 @@ __all__ = [
     "apply_rule",
     "attention",
     "contractions",
+    "distances",
     "indexing",
     "joins",
     "norms",
+    "ordered",
     "pointwise",
     "reductions",
+    "regrouping",
     "spatial",
     "views",
+    "windows",
 ]

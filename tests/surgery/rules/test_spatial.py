@@ -62,9 +62,3 @@ def test_pixel_shuffle_ties_the_channels_of_one_pixel():
 
 def test_a_single_channel_cannot_leave():
     assert not Probe(lambda x: F.pixel_shuffle(x, 2), (1, 4, 3, 3)).free(0, 1)
-
-
-def test_ops_without_a_rule_pin():
-    probe = Probe(lambda x: F.fold(F.unfold(x, 3), (6, 6), 3), (1, 4, 6, 6))
-    assert not probe.free(0, 1)
-    assert "aten.im2col has no rule" in probe.reasons

@@ -77,7 +77,6 @@ def test_two_kinds_of_channels_on_one_axis_are_not_mixed_up():
         lambda x: x.clone().transpose_(0, 1),
         lambda x: x.view(torch.int32),
         lambda x: x.as_strided((2, 2), (1, 2)),
-        lambda x: x.unfold(0, 2, 1),
     ],
 )
 def test_what_cannot_be_followed_is_pinned(function):
