@@ -12,6 +12,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from seg_pruning.surgery.apply import apply_
 from seg_pruning.surgery.certificate import TOLERANCE, certify, difference
@@ -131,12 +132,14 @@ def compared(network: Network, graph: ChannelGraph, plan: Plan) -> tuple[float, 
         return 0.0, "the cut does not show in the output: the comparison proves nothing"
     pruned = copy.deepcopy(model)
     apply_(pruned, graph.cut(plan))
-    error = difference(expected, answers(pruned, images))
-    held = sum(p.numel() for p in pruned.parameters())
+    with FlopCounterMode(display=False) as counter:
+        error = difference(expected, answers(pruned, images))
+    if error > TOLERANCE:
+        return error, f"the masked original differs by {error:.0e}"
     kept = [len(plan.kept[group.name]) for group in graph.prunable]
-    if graph.costs.params(kept) != held:
-        return error, f"{held} parameters are left, {graph.costs.params(kept):.0f} were expected"
-    return error, "" if error <= TOLERANCE else f"the masked original differs by {error:.0e}"
+    held = (sum(p.numel() for p in pruned.parameters()), counter.get_total_flops() // 2)
+    told = (round(graph.costs.params(kept)), round(graph.costs.macs(kept)))
+    return error, "" if held == told else f"parameters and MACs left: {held}; foretold: {told}"
 
 
 def pinned_share(graph: ChannelGraph) -> tuple[float, str]:

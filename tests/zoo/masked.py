@@ -46,13 +46,14 @@ def masked_network(model: nn.Module, masks: dict[str, Tensor]) -> nn.Module:
 
 
 class _OverKept(TorchFunctionMode):
-    """Computes norms and attention over the channels that stay."""
+    """Computes norms, attention and means of channels over those that stay."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         ours = {
             F.layer_norm: layer_norm,
             F.group_norm: group_norm,
             F.scaled_dot_product_attention: attention,
+            Tensor.mean: mean,
         }
         return ours.get(func, func)(*args, **(kwargs or {}))
 
@@ -82,6 +83,13 @@ def group_norm(x, num_groups, weight=None, bias=None, eps=1e-5):
             shape[0], *shape[2:]
         )
     return out
+
+
+def mean(x, dim=None, keepdim=False, **kwargs):
+    if not isinstance(dim, int) or x[0].numel() != x.shape[dim]:
+        return x.mean() if dim is None else x.mean(dim, keepdim, **kwargs)
+    kept = x != 0  # one number for each channel: the mean of a global response norm
+    return x.sum(dim, keepdim) / kept.sum(dim, keepdim)
 
 
 def attention(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, **kwargs):

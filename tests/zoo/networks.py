@@ -1,6 +1,8 @@
 """Which networks are in the zoo, and how one is built, with values that no mistake can hide behind."""
 
+import itertools
 import math
+import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -181,6 +183,18 @@ def cases() -> list[Case]:
     return pairs + [Case(d, encoder, kind) for kind in kinds for encoder in VARIED for d in decoders[kind]]
 
 
+def sample() -> list[Case]:
+    """A part of the zoo with each decoder and each encoder, and each variant once."""
+    dilated = ("se_resnet50", "deeplabv3"), ("mobilenet_v2", "deeplabv3plus"), ("resnet18", "pan")
+    special = dict(
+        (*dilated, ("vgg11_bn", "pspnet"), ("mobileone_s0", "upernet"), ("xception", "unetplusplus"))
+    )
+    special |= dict.fromkeys(TIMM_PLAIN_VIT, "dpt")
+    usual = itertools.cycle(("unet", "fpn", "linknet", "segformer", "manet"))
+    pairs = [Case(special.get(encoder) or next(usual), encoder) for encoder in ENCODERS]
+    return pairs + [Case("unet", "resnet18", variant) for variant in VARIANTS if variant]
+
+
 def build(case: Case, *, side: int | None = None) -> Network:
     """The network with values of its own, in eval mode, and an image of the least working size.
 
@@ -193,7 +207,10 @@ def build(case: Case, *, side: int | None = None) -> Network:
     """
     torch.manual_seed(0)
     try:
-        model = smp.create_model(case.decoder, case.encoder, encoder_weights=None, **VARIANTS[case.variant])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # smp's advice on the readout of dpt
+            options = VARIANTS[case.variant]
+            model = smp.create_model(case.decoder, case.encoder, encoder_weights=None, **options)
     except Exception as error:
         raise RefusalError(f"{type(error).__name__}: {error}") from None
     set_values_(model.eval())
