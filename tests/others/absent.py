@@ -1,7 +1,7 @@
 """The masked original of any network, without a label or a rule: what is removed is *absent*, a NaN.
 
-Every removed element of every parameter and buffer is NaN. What only moves or maps elements carries it along by
-itself; the ops that sum over elements (products, means, norms, softmax) are written here once more, over
+Every removed element of every parameter and buffer is NaN. What only moves or maps elements carries it along
+by itself; the ops that sum over elements (products, means, norms, softmax) are written here once more, over
 the elements that are there. An output that holds a NaN, or another number than the pruned network's, is a
 wrong cut: something that stays depends on something that is gone, or channels meet that are not each other's.
 """
@@ -163,6 +163,11 @@ def vector_norm(run, x, order=2, dim=None, keepdim=False, dtype=None):
     return torch.where(absent(x).all(dims, keepdim=keepdim), NAN, run(there(x), order, dims, keepdim))
 
 
+@op(aten.norm)
+def norm(run, x, p=2, dim=None, keepdim=False):
+    return vector_norm(torch.ops.aten.linalg_vector_norm, x, 2 if p is None else p, dim, keepdim)
+
+
 @op(aten.native_layer_norm)
 def layer_norm(run, x, shape, weight, bias, eps):
     dims = tuple(range(x.ndim - len(shape), x.ndim))
@@ -239,8 +244,14 @@ class Absent(TorchDispatchMode):
 
 @contextmanager
 def plain_attention():
-    with sdpa_kernel(SDPBackend.MATH):
-        yield
+    """Within, attention and transformer layers are made of single ops."""
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
 
 
 def masked_answers(model: nn.Module, masks: dict[str, Tensor], example: object) -> list[Tensor]:
