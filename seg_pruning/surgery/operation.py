@@ -1,11 +1,13 @@
 """A certified cut: planned, written, proved, or rolled back."""
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 from torch.func import functional_call
 from torch.optim import Optimizer
+from typing_extensions import override
 
 from seg_pruning.surgery.apply import Journal, commit_
 from seg_pruning.surgery.certificate import TOLERANCE, certify, difference, masked_output, raised
@@ -49,15 +51,13 @@ def operate_(
             does not answer like the masked original; the message names the groups.
     """
     cut = plan_cut(graph, plan)
-    values = {name: raised(tensor) for name, tensor in tensors_of(model).items()}
     with untouched(model):
-        expected = masked_output(model, graph, cut, inputs.map(raised), values)
+        expected = masked_output(model, graph, cut, inputs.map(raised), _Raised(tensors_of(model)))
     if not all(bool(torch.isfinite(t).all()) for t in expected):
         raise PruningError(
             "the network's output on the example inputs is not finite: nothing can be proved about a cut; "
             "look for weights, buffers or inputs that are not finite"
         )
-    del values
     with Journal() as journal:
         commit_(journal, model, cut, optimizers=optimizers, max_error=0.0)
         error, failure = _error_now(model, inputs, expected)
@@ -67,6 +67,25 @@ def operate_(
         journal.roll_back()
     why = failure or f"relative error {error:.1e} > {TOLERANCE:.0e}"
     raise PruningError(_refusal(model, graph, plan, inputs, why))
+
+
+class _Raised(Mapping[str, torch.Tensor]):
+    """Tensors raised from half precision one by one, as they are asked for: never two copies of all."""
+
+    def __init__(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        self._tensors = tensors
+
+    @override
+    def __getitem__(self, name: str) -> torch.Tensor:
+        return raised(self._tensors[name])
+
+    @override
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    @override
+    def __len__(self) -> int:
+        return len(self._tensors)
 
 
 def _error_now(model: nn.Module, inputs: Inputs, expected: list[torch.Tensor]) -> tuple[float, str]:

@@ -148,3 +148,18 @@ def test_a_module_that_was_dropped_by_mistake_is_named(monkeypatch):
     with pytest.raises(PruningError, match=r"modules that were dropped.*: 1\. Keep them with dead=False"):
         operate_(model, graph, Plan({}, {}, dropped=("1",)), Inputs.of(x))
     assert equal(snapshot(model), before)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_network_of_half_precision_is_proved_in_single(dtype):
+    model, _, _ = prepared("Residual")
+    x = model.example().to(dtype)
+    small = model.to(dtype)
+    graph = trace(small, x)
+    plan = Plan({"stem": (0, 3, 4), "inner": (1, 5)}, {"stem": 10, "inner": 7})
+    masked = masked_original(small, masks_of(graph, plan, small)).float()
+    result = operate_(small, graph, plan, Inputs.of(x))
+    assert result.max_error < 1e-5
+    assert {p.dtype for p in small.parameters()} == {dtype}
+    got = answers(copy.deepcopy(small).float(), x.float())
+    assert same(got, answers(masked, x.float()))
