@@ -89,7 +89,7 @@ def _projections(attention: nn.Module) -> Iterator[nn.Module]:
 def _resize_attention_(model: nn.Module, num_heads: dict[nn.Module, int]) -> None:
     for attention in _attentions(model):
         for projection in _projections(attention):
-            if projection in num_heads and hasattr(attention, "qkv"):
+            if projection in num_heads and isinstance(getattr(attention, "qkv", None), nn.Linear):
                 attention.num_heads = num_heads[projection]
                 attention.head_dim = projection.out_features // (3 * attention.num_heads)
 

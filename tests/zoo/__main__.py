@@ -35,13 +35,13 @@ def main() -> int:
         task = progress.add_task("zoo", total=len(chosen))
         for case, outcome in run_each(examine, chosen, workers=given.workers, limit_s=given.limit):
             found[case] = row_of(outcome)
-            show_ = progress.console.print
-            show_(f"{case}: {'; '.join(found[case].problems)}") if found[case].problems else None
+            if found[case].problems or found[case].excess:
+                progress.console.print(f"{case}: {verdict(found[case])}")
             progress.advance(task)
             if given.json is not None:
                 write(given.json, chosen, found)
     print_all(console, {case: found[case] for case in chosen})
-    return int(any(row.problems for row in found.values()))
+    return int(any(row.problems or row.excess for row in found.values()))
 
 
 def arguments() -> argparse.Namespace:
@@ -77,8 +77,11 @@ def print_all(console: Console, rows: dict[Case, Row]) -> None:
         names = [str(c) for c, row in rows.items() if row.refusal.partition("\n")[0][:150] == reason]
         console.print(f"{count} that smp refuses, {reason}: {', '.join(names)}", highlight=False)
     ran = [row for row in rows.values() if not row.refusal]
-    bad = sum(bool(row.problems) for row in ran)
-    console.print(f"{len(ran)} networks, {bad} with problems; {len(rows) - len(ran)} that smp refuses")
+    bad, much = sum(bool(row.problems) for row in ran), sum(bool(row.excess) for row in ran)
+    console.print(
+        f"{len(ran)} networks, {bad} cut wrongly or refused, {much} with too much pinned; "
+        f"{len(rows) - len(ran)} that smp refuses"
+    )
 
 
 def cells(row: Row) -> list[str]:
@@ -92,8 +95,13 @@ def cells(row: Row) -> list[str]:
         "" if row.oracle is None else f"{row.oracle:.0e}",
         f"{row.seconds:.1f}",
         f"{row.forwards:.0f}",
-        "; ".join(row.problems) or "ok",
+        verdict(row),
     ]
+
+
+def verdict(row: Row) -> str:
+    """What is wrong with a network, or ok."""
+    return "; ".join(filter(None, (*row.problems, row.excess))) or "ok"
 
 
 if __name__ == "__main__":

@@ -44,7 +44,8 @@ class Row:
         oracle: the same, by the masked original that the tests build; None where they cannot.
         seconds: for trace, plan, cut and certificate.
         forwards: the same in forward passes on the same images.
-        problems: what must not be; none where all is well.
+        problems: what was cut wrongly; none where all is well.
+        excess: what is pinned beyond the limit, in words.
         refusal: smp's own reason not to build or run it.
     """
 
@@ -57,6 +58,7 @@ class Row:
     seconds: float = 0.0
     forwards: float = 0.0
     problems: tuple[str, ...] = ()
+    excess: str = ""
     refusal: str = ""
 
 
@@ -77,14 +79,15 @@ def examine_network(case: Case, network: Network) -> Row:
     plan = uneven_plan(graph, seed=7)
     (error, failure), cut_s = timed(lambda: certified(model, graph, plan, images))
     pinned, reason = pinned_share(graph)
+    untouched = all(p.shape == graph.trace.shapes[name] for name, p in model.named_parameters())
     oracle = problem = None
-    if not failure and not cannot_be_masked(case):
+    if untouched and not failure and not cannot_be_masked(case):
         oracle, problem = compared(network, graph, plan)
     limit = PLAIN_LIMIT if case.encoder in PLAIN_CNN else LIMIT
     problems = (
         failure or (f"the certificate's error is {error:.0e}" if not error <= TOLERANCE else ""),
-        f"{pinned:.1%} of the parameters are pinned, more than {limit:.0%}" if pinned > limit else "",
         problem or "",
+        "" if untouched else "the certificate has changed the network",
     )
     seconds = trace_s + cut_s
     return Row(
@@ -97,6 +100,7 @@ def examine_network(case: Case, network: Network) -> Row:
         seconds=seconds,
         forwards=seconds / forward_s,
         problems=tuple(filter(None, problems)),
+        excess=f"{pinned:.1%} of the parameters are pinned, more than {limit:.0%}" if pinned > limit else "",
     )
 
 

@@ -128,6 +128,16 @@ TIMM_PLAIN_VIT = (  # one stride throughout: only dpt takes them
 TIMM = (*TIMM_CNN, *TIMM_ATTENTION, *TIMM_PLAIN_VIT)
 ENCODERS = (*NATIVE, *TIMM)
 PLAIN_CNN = frozenset((*NATIVE_CNN, *TIMM_CNN))
+SLOW = frozenset(  # several seconds each: only `make zoo` has them
+    (
+        *("tu-ghostnetv2_100", "tu-eca_nfnet_l0", "tu-cspresnet50", "tu-cspdarknet53", "tu-skresnet18"),
+        *("tu-tresnet_m", "tu-rdnet_tiny", "tu-gcresnet33ts", "tu-xception41", "tu-pnasnet5large"),
+        *("tu-swinv2_tiny_window8_256", "tu-swinv2_cr_tiny_224", "tu-maxvit_rmlp_pico_rw_256"),
+        *("tu-coatnet_nano_rw_224", "tu-coat_tiny", "tu-davit_tiny", "tu-gcvit_xxtiny", "tu-hiera_tiny_224"),
+        *("tu-mvitv2_tiny", "tu-twins_pcpvt_small", "tu-lambda_resnet26t", "tu-halonet26t"),
+        *("tu-botnet26t_256", "tu-bat_resnext26ts", "tu-nextvit_small", *TIMM_PLAIN_VIT[1:]),
+    )
+)
 SIDES = (64, 128, 224, 256, 384)
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -184,14 +194,13 @@ def cases() -> list[Case]:
 
 
 def sample() -> list[Case]:
-    """A part of the zoo with each decoder and each encoder, and each variant once."""
-    dilated = ("se_resnet50", "deeplabv3"), ("mobilenet_v2", "deeplabv3plus"), ("resnet18", "pan")
-    special = dict(
-        (*dilated, ("vgg11_bn", "pspnet"), ("mobileone_s0", "upernet"), ("xception", "unetplusplus"))
-    )
-    special |= dict.fromkeys(TIMM_PLAIN_VIT, "dpt")
-    usual = itertools.cycle(("unet", "fpn", "linknet", "segformer", "manet"))
-    pairs = [Case(special.get(encoder) or next(usual), encoder) for encoder in ENCODERS]
+    """A part of the zoo with each decoder, each encoder that is quick, and each variant once."""
+    special = {"se_resnet50": "deeplabv3", "mobilenet_v2": "deeplabv3plus", "resnet18": "pan"}
+    special |= {"vgg11_bn": "pspnet", "mobileone_s0": "upernet", "xception": "unetplusplus"}
+    special |= {"efficientnet-b0": "manet", "mit_b0": "unet"} | dict.fromkeys(TIMM_PLAIN_VIT, "dpt")
+    usual = itertools.cycle(("unet", "fpn", "linknet", "segformer"))
+    quick = [encoder for encoder in ENCODERS if encoder not in SLOW]
+    pairs = [Case(special.get(encoder) or next(usual), encoder) for encoder in quick]
     return pairs + [Case("unet", "resnet18", variant) for variant in VARIANTS if variant]
 
 
