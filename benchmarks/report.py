@@ -114,8 +114,8 @@ def _facts(ours: Sequence[Found]) -> list[str]:
     cuts = [cut / size for _, cut, size in memory]
     return [
         f"seg_pruning pins {median(pinned):.1%} of the parameters in the median, {max(pinned):.1%} at most.",
-        f"Memory above the network, in networks: a cut {median(cuts):.1f} in the median, {max(cuts):.1f} at most,",
-        f"a forward pass alone {median(forwards):.1f} and {max(forwards):.1f}.",
+        f"Peak memory, in sizes of the network: median cut {median(cuts):.1f}, largest {max(cuts):.1f};",
+        f"of a forward pass alone {median(forwards):.1f} and {max(forwards):.1f}.",
         f"{sum(cut <= 2 for cut in cuts)} of {len(cuts)} cuts stay within two sizes.",
     ]
 

@@ -10,7 +10,6 @@ from seg_pruning.surgery.trial import trace
 from tests.surgery.oracle import answers, masked_original, masks_of, randomise_, uneven_plan
 from tests.surgery.random_networks import RandomNetwork, programs
 
-
 HOW_MANY = int(os.environ.get("RANDOM_NETWORKS", "300"))  # `make zoo` asks for more
 
 
