@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import scaled_dot_product_attention
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from seg_pruning.surgery.inputs import Inputs, flatten_tensors
@@ -177,6 +179,17 @@ def layer_norm(run, x, shape, weight, bias, eps):
     return out, middle, scale
 
 
+@op(aten.native_batch_norm)
+def batch_norm(run, x, weight, bias, mean, var, training, momentum, eps):
+    if not training:
+        return run(x, weight, bias, mean, var, training, momentum, eps)
+    dims = tuple(d for d in range(x.ndim) if d != 1)
+    own, middle = moments(x, dims, 0)
+    shape = (1, -1) + (1,) * (x.ndim - 2)
+    out = (x - middle) * (own + eps).rsqrt() * (1 if weight is None else weight.reshape(shape))
+    return out + (0 if bias is None else bias.reshape(shape)), middle.flatten(), own.flatten()
+
+
 @op(aten._fused_rms_norm)
 def rms_norm(run, x, shape, weight, eps):
     squares, number = total(x.square(), tuple(range(x.ndim - len(shape), x.ndim)), True)
@@ -240,6 +253,16 @@ class Absent(TorchDispatchMode):
             return func(*args, **kwargs)
         extra = {"packet": func.overloadpacket} if "packet" in handler.__code__.co_varnames else {}
         return handler(func, *args, **kwargs, **extra)
+
+
+class KeptScale(TorchFunctionMode):
+    """Within, fused attention without a scale of its own takes it from the width of heads that is there."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = dict(kwargs or {})
+        if func is scaled_dot_product_attention and kwargs.get("scale") is None:
+            kwargs["scale"] = float((~absent(args[0])).sum(-1).max()) ** -0.5
+        return func(*args, **kwargs)
 
 
 @contextmanager
