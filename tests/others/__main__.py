@@ -1,4 +1,4 @@
-"""`python -m tests.others [names]`: every classifier is cut at random and compared with its masked original."""
+"""`python -m tests.others [names]`: classifiers are cut at random and compared with the masked original."""
 
 import copy
 import sys
@@ -29,7 +29,8 @@ def line(name: str) -> tuple[bool, str]:
     pinned = len(graph.groups) - len(graph.prunable)
     return (
         right,
-        f"{name:32} {'right' if right else 'WRONG':6} {len(graph.groups):4} groups, {pinned:3} pinned {seconds:6.1f} s",
+    verdict = "right" if right else "WRONG"
+    return right, f"{name:32} {verdict:6} {len(graph.groups):4} groups, {pinned:3} pinned {seconds:6.1f} s"
     )
 
 
