@@ -27,11 +27,8 @@ def line(name: str) -> tuple[bool, str]:
         right = same(answers(pruned, example), masked_answers(dense, cut.masks, example))
     seconds = time.perf_counter() - started
     pinned = len(graph.groups) - len(graph.prunable)
-    return (
-        right,
     verdict = "right" if right else "WRONG"
     return right, f"{name:32} {verdict:6} {len(graph.groups):4} groups, {pinned:3} pinned {seconds:6.1f} s"
-    )
 
 
 def main(names: list[str]) -> int:
