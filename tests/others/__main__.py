@@ -8,7 +8,7 @@ from seg_pruning.surgery.errors import PruningError
 from seg_pruning.surgery.inputs import Inputs
 from seg_pruning.surgery.operation import operate_
 from seg_pruning.surgery.trial import random_plan, trace
-from tests.others.absent import KeptScale, masked_answers
+from tests.others.absent import masked_answers
 from tests.others.cases import noise
 from tests.others.classifiers import CLASSIFIERS, classifier
 from tests.surgery.oracle import answers, same
@@ -23,8 +23,7 @@ def line(name: str) -> tuple[bool, str]:
         cut = operate_(pruned, graph, random_plan(graph, seed=1), Inputs.of(example)).cut
     except PruningError as error:
         return False, f"{name:32} refused: {error}"
-    with KeptScale():
-        right = same(answers(pruned, example), masked_answers(dense, cut.masks, example))
+    right = same(answers(pruned, example), masked_answers(dense, cut.masks, example))
     seconds = time.perf_counter() - started
     pinned = len(graph.groups) - len(graph.prunable)
     verdict = "right" if right else "WRONG"

@@ -14,8 +14,6 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.functional import scaled_dot_product_attention
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from seg_pruning.surgery.inputs import Inputs, flatten_tensors
@@ -253,16 +251,6 @@ class Absent(TorchDispatchMode):
             return func(*args, **kwargs)
         extra = {"packet": func.overloadpacket} if "packet" in handler.__code__.co_varnames else {}
         return handler(func, *args, **kwargs, **extra)
-
-
-class KeptScale(TorchFunctionMode):
-    """Within, fused attention without a scale of its own takes it from the width of heads that is there."""
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        kwargs = dict(kwargs or {})
-        if func is scaled_dot_product_attention and kwargs.get("scale") is None:
-            kwargs["scale"] = float((~absent(args[0])).sum(-1).max()) ** -0.5
-        return func(*args, **kwargs)
 
 
 @contextmanager

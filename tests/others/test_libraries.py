@@ -9,7 +9,7 @@ from torchvision.models import segmentation
 from seg_pruning.surgery.inputs import Inputs
 from seg_pruning.surgery.operation import operate_
 from seg_pruning.surgery.trial import random_plan, trace
-from tests.others.absent import KeptScale, masked_answers
+from tests.others.absent import masked_answers
 from tests.others.cases import noise
 from tests.others.classifiers import SAMPLE, classifier, lively_
 from tests.surgery.oracle import answers, same
@@ -22,8 +22,7 @@ def check_cut(dense, seed):
     pruned = copy.deepcopy(dense)
     cut = operate_(pruned, graph, random_plan(graph, seed=seed), Inputs.of(example)).cut
     other = noise(2, 3, 64, 64, seed=2)
-    with KeptScale():
-        expected = masked_answers(dense, cut.masks, other)
+    expected = masked_answers(dense, cut.masks, other)
     assert same(answers(pruned, other), expected)
     assert not same(answers(dense, other), expected)
     return graph
