@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from seg_pruning.surgery.cut import Cut, kept_shape, take
+from seg_pruning.surgery.cut import Cut, kept_shape
 from seg_pruning.surgery.errors import PruningError
 from seg_pruning.surgery.optimizer import cut_states, forget_sizes, without_parameters
 from seg_pruning.surgery.sizes import Attribute, SizeValue, declared, read, write_
@@ -75,8 +75,10 @@ def commit_(
 ) -> None:
     """`apply_` through a journal, which the caller rolls back where anything goes wrong."""
     tensors = _checked(model, cut)
-    new = {name: take(tensors[name].data, mask) for name, mask in cut.masks.items()}
-    grads = {name: take(g, cut.masks[name]) for name in new if (g := tensors[name].grad) is not None}
+    new = {name: cut.tensor(name, tensors[name].data) for name in cut.masks}
+    grads = {
+        name: cut.tensor(name, g, gradient=True) for name in new if (g := tensors[name].grad) is not None
+    }
     by_tensor = {tensors[name]: mask for name, mask in cut.masks.items()}
     states = [(state, key, value) for opt in optimizers for state, key, value in cut_states(opt, by_tensor)]
     old_sizes = {attribute: read(model, attribute) for attribute in cut.sizes}

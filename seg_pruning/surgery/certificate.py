@@ -4,7 +4,7 @@ The *masked original* is the dense network with every removed element of every t
 ops that mix channels (LayerNorm, GroupNorm, means over channels) run over the kept ones only.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,19 +13,25 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.functional import scaled_dot_product_attention
 from typing_extensions import override
 
 from seg_pruning.surgery.apply import resized
-from seg_pruning.surgery.cut import Cut, take
+from seg_pruning.surgery.cut import Cut, put, take
 from seg_pruning.surgery.graph import ChannelGraph
 from seg_pruning.surgery.inputs import Inputs, flatten_tensors, map_tensors
 from seg_pruning.surgery.labels import LabelSet
 from seg_pruning.surgery.ledger import Site
-from seg_pruning.surgery.replay import Replay, replay
+from seg_pruning.surgery.replay import DivergedError, Replay, replay
+from seg_pruning.surgery.rules.attention import ATTENTION
 from seg_pruning.surgery.trace import eval_mode, repeatable, tensors_of
+from seg_pruning.surgery.untouched import untouched
 
 TOLERANCE = 1e-4
 """Largest difference that passes, relative to the largest magnitude of the output: float32 rounds."""
+
+ROUNDING = 1e-2
+"""Differences up to this may be rounding, which deep networks amplify: they are looked at in float64."""
 
 Keep = npt.NDArray[np.bool_]
 
@@ -36,7 +42,7 @@ class Certificate:
 
     Attributes:
         max_error: the largest difference, relative to the largest magnitude of the output.
-        failure: the error of a pruned network that did not run; empty where it ran.
+        failure: the error of a network that did not run; empty where both ran.
     """
 
     max_error: float
@@ -63,13 +69,33 @@ def certify(
         cut: what is to be removed.
         inputs: what it is called with.
         tensors: values to use for its parameters and buffers; its own by default. Half precision is raised
-            to float32.
+            to float32; where that leaves a doubt, all is computed again in float64.
     """
-    values = {name: raised(t) for name, t in (tensors or tensors_of(model)).items()}
-    small = inputs.map(raised)
-    masked = masked_output(model, graph, cut, small, values)
+    own = tensors or tensors_of(model)
+    found = _compared(model, graph, cut, inputs, own, raised)
+    if found.passed or found.failure or found.max_error > ROUNDING:
+        return found
+    finer = _compared(model, graph, cut, inputs, own, doubled)
+    return found if finer.failure else finer
+
+
+def _compared(
+    model: nn.Module,
+    graph: ChannelGraph,
+    cut: Cut,
+    inputs: Inputs,
+    tensors: Mapping[str, Tensor],
+    form: Callable[[Tensor], Tensor],
+) -> Certificate:
+    values, small = {name: form(t) for name, t in tensors.items()}, inputs.map(form)
     try:
-        pruned = pruned_output(model, cut, small, values)
+        with untouched(model):
+            masked = masked_output(model, graph, cut, small, values)
+            pruned = pruned_output(model, cut, small, values)
+    except DivergedError as error:
+        if form is raised:
+            raise
+        return Certificate(float("inf"), str(error))
     except Exception as error:
         return Certificate(float("inf"), f"{type(error).__name__}: {error}")
     return Certificate(difference(masked, pruned))
@@ -79,6 +105,11 @@ def raised(tensor: Tensor) -> Tensor:
     """`tensor` without gradient, half precision as float32: halves are too coarse to prove anything."""
     half = tensor.dtype in (torch.float16, torch.bfloat16)
     return tensor.detach().float() if half else tensor.detach()
+
+
+def doubled(tensor: Tensor) -> Tensor:
+    """`tensor` without gradient, in double precision if it is a floating one."""
+    return tensor.detach().double() if tensor.is_floating_point() else tensor.detach()
 
 
 def difference(expected: Sequence[Tensor], got: Sequence[Tensor]) -> float:
@@ -99,7 +130,7 @@ def difference(expected: Sequence[Tensor], got: Sequence[Tensor]) -> float:
 
 def pruned_output(model: nn.Module, cut: Cut, inputs: Inputs, tensors: Mapping[str, Tensor]) -> list[Tensor]:
     """What the network answers once cut, computed with cut copies of `tensors`."""
-    small = {name: take(t, cut.masks[name]) if name in cut.masks else t for name, t in tensors.items()}
+    small = {name: cut.tensor(name, t) for name, t in tensors.items()}
     with eval_mode(model), repeatable(), resized(model, cut):
         return flatten_tensors(functional_call(model, small, inputs.args, dict(inputs.kwargs)))
 
@@ -146,7 +177,7 @@ class _MaskedSites(Replay):  # type: ignore[no-untyped-call]
         small_args, small_kwargs = map_tensors(
             (args, kwargs), lambda t: take(t, _mask(next(labels), self.keep, t.shape))
         )
-        small = flatten_tensors(func(*_fit(func, args, small_args), **small_kwargs))
+        small = flatten_tensors(_call(func, _fit(func, args, small_args), small_kwargs, wide=args))
         wide = func(*args, **kwargs)  # for its shapes and strides
         spread = map(self._spread, small, flatten_tensors(wide), site.outputs)
         return map_tensors(wide, lambda _: next(spread))
@@ -154,9 +185,21 @@ class _MaskedSites(Replay):  # type: ignore[no-untyped-call]
     def _spread(self, small: Tensor, wide: Tensor, labels: LabelSet) -> Tensor:
         if not labels:
             return small
-        full = torch.zeros_like(wide)
-        full[_mask(labels, self.keep, wide.shape).to(wide.device)] = small.reshape(-1)
-        return full
+        return put(torch.zeros_like(wide), _mask(labels, self.keep, wide.shape), small)
+
+
+def _call(
+    func: torch._ops.OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any], *, wide: tuple[Any, ...]
+) -> object:
+    """What the op answers; fused attention takes the scale of the dense network, and any kernel that fits."""
+    if func.overloadpacket not in ATTENTION:
+        return func(*args, **kwargs)
+    given = dict(zip((a.name for a in func._schema.arguments), args, strict=False)) | kwargs
+    q, k, v = (given[name] for name in ("query", "key", "value"))
+    mask, causal = given.get("attn_mask", given.get("attn_bias")), given.get("is_causal", False)
+    scale = given.get("scale") or wide[0].shape[-1] ** -0.5
+    out = scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, scale=scale)
+    return (out, *(torch.empty(0, device=out.device) for _ in func._schema.returns[1:]))
 
 
 def _fit(func: torch._ops.OpOverload, args: tuple[Any, ...], small: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -1,14 +1,17 @@
 """A plan as keep masks, one for each tensor; pure: nothing here touches a network."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from seg_pruning.surgery.coupling import solve
 from seg_pruning.surgery.errors import PruningError
+from seg_pruning.surgery.labels import LabelArray, kept_extents
 from seg_pruning.surgery.plan import Plan
 from seg_pruning.surgery.sizes import Attribute
 from seg_pruning.surgery.trace import Trace
@@ -26,24 +29,38 @@ class Cut:
         masks: for each tensor that changes, a bool tensor of its dense shape: True stays.
         sizes: the new value of each attribute that changes.
         dropped: modules that go as a whole.
+        scales: factors of some parameters, broadcastable to their dense shape: where fused attention takes
+            its scale from the width of queries, queries that lose width are scaled so that nothing changes.
     """
 
     plan: Plan
     masks: Mapping[str, Tensor]
     sizes: Mapping[Attribute, int]
     dropped: tuple[str, ...]
+    scales: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def tensor(self, name: str, tensor: Tensor, *, gradient: bool = False) -> Tensor:
+        """What is left of the parameter or buffer called `name`, or of its gradient."""
+        kept = take(tensor, self.masks[name]) if name in self.masks else tensor
+        if name not in self.scales:
+            return kept
+        factor = take(self.scales[name].expand(self.masks[name].shape), self.masks[name]).to(kept)
+        return kept / factor if gradient else kept * factor
 
 
 def take(tensor: Tensor, mask: Tensor) -> Tensor:
     """The elements of `tensor` that stay, as a tensor of as many dims, in the memory format of `tensor`.
 
-    The kept elements must form a rectangle, else PruningError.
+    Raises:
+        PruningError: the kept elements do not form a rectangle.
 
-    >>> take(torch.arange(6).reshape(2, 3), torch.tensor([[True, False, True]] * 2))
-    tensor([[0, 2],
-            [3, 5]])
+    Example:
+        >>> take(torch.arange(6).reshape(2, 3), torch.tensor([[True, False, True]] * 2))
+        tensor([[0, 2],
+                [3, 5]])
     """
-    kept = tensor[mask.to(tensor.device)].reshape(kept_shape(mask))
+    shape, ragged = _kept(mask)
+    kept = _lines(tensor, mask, shape, ragged) if ragged else _rectangle(tensor, mask)
     if (
         tensor.ndim == 4
         and tensor.is_contiguous(memory_format=torch.channels_last)
@@ -53,34 +70,51 @@ def take(tensor: Tensor, mask: Tensor) -> Tensor:
     return kept
 
 
+def _rectangle(tensor: Tensor, mask: Tensor) -> Tensor:
+    # Dim by dim: indexing by a mask would make 8 bytes for each dim of each element.
+    kept = tensor
+    for dim in range(mask.ndim):
+        line = mask.movedim(dim, 0).reshape(mask.shape[dim], -1).any(1)
+        if not bool(line.all()):
+            kept = kept.index_select(dim, line.nonzero().squeeze(1).to(tensor.device))
+    return kept.clone() if kept is tensor else kept
+
+
+def _lines(tensor: Tensor, mask: Tensor, shape: tuple[int, ...], ragged: tuple[int, ...]) -> Tensor:
+    order, back = _last(mask.ndim, ragged)  # the elements of each line have to stand side by side
+    kept = tensor.permute(order)[mask.to(tensor.device).permute(order)]
+    return kept.reshape([shape[d] for d in order]).permute(back).contiguous()
+
+
+def put(full: Tensor, mask: Tensor, kept: Tensor) -> Tensor:
+    """`full` with `kept`, as `take` gives it, written back where `mask` keeps it."""
+    order, _ = _last(mask.ndim, _kept(mask)[1])
+    full.permute(order)[mask.to(full.device).permute(order)] = kept.permute(order).reshape(-1)
+    return full
+
+
+def _last(ndim: int, dims: Sequence[int]) -> tuple[list[int], list[int]]:
+    """The order of dims in which `dims` come last, and the order that undoes it."""
+    order = [d for d in range(ndim) if d not in dims] + list(dims)
+    return order, [order.index(d) for d in range(ndim)]
+
+
 def kept_shape(mask: Tensor) -> tuple[int, ...]:
     """The shape of what a mask keeps.
 
     Raises:
         PruningError: the kept elements do not form a rectangle.
     """
-    total = int(mask.sum())
-    shape = []
-    for dim in range(mask.ndim):
-        lines = mask.movedim(dim, 0).reshape(mask.shape[dim], -1).any(1)
-        shape.append(int(lines.sum()))
-    if int(np.prod(shape)) != total:
-        # Blocks of a joint dim keep different indices: the width is the number in each line, not the union.
-        shape = _ragged_shape(mask, total)
-    return tuple(shape)
+    return _kept(mask)[0]
 
 
-def _ragged_shape(mask: Tensor, total: int) -> list[int]:
-    lines = mask.reshape(mask.shape[0], mask.shape[1], -1) if mask.ndim > 1 else mask.reshape(1, 1, -1)
-    alive = lines.any(2)
-    rows = int(alive.any(1).sum())
-    counts = set(alive.sum(1).tolist()) - {0}
-    rest = list(kept_shape(mask[alive][0])) if mask.ndim > 2 else []
-    if len(counts) != 1 or rows * counts.copy().pop() * int(np.prod(rest)) != total:
+def _kept(mask: Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    found = kept_extents(mask.numpy())
+    if found is None:
         raise PruningError(
-            f"the cut would leave a ragged tensor of shape {tuple(mask.shape)} with {total} elements"
+            f"the cut would leave a ragged tensor: {int(mask.sum())} elements of shape {tuple(mask.shape)}"
         )
-    return [rows, counts.pop(), *rest]
+    return found
 
 
 def plan_cut(graph: "ChannelGraph", plan: Plan) -> Cut:
@@ -93,7 +127,8 @@ def plan_cut(graph: "ChannelGraph", plan: Plan) -> Cut:
     keep = graph.keep(plan)
     _check_dropped(graph, plan.dropped)
     masks = {name: mask for name, mask in _masks(graph.trace, keep).items() if not bool(mask.all())}
-    return Cut(plan, masks, _sizes(graph.trace, keep), plan.dropped)
+    sizes = solve(graph.trace.fits, graph.trace.sizes, keep)
+    return Cut(plan, masks, sizes, plan.dropped, _scales(graph.trace, keep))
 
 
 def _check_dropped(graph: "ChannelGraph", paths: tuple[str, ...]) -> None:
@@ -119,21 +154,32 @@ def _masks(trace: Trace, keep: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> di
     return masks
 
 
-def _sizes(trace: Trace, keep: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> dict[Attribute, int]:
-    """The value that each demanded attribute takes, for those that change."""
-    sizes: dict[Attribute, int] = {}
-    changed: set[Attribute] = set()
-    for demand in trace.demands:
-        value = int(keep[demand.labels].sum())
-        if value == 0:
-            raise PruningError(
-                f"the plan keeps no channel of an axis that {demand.attribute} sizes; keep 1 or more"
-            )
-        if sizes.setdefault(demand.attribute, value) != value:
-            raise PruningError(
-                f"the attribute {demand.attribute} would have to be {sizes[demand.attribute]} and {value} "
-                "at once"
-            )
-        if value != demand.labels.size:
-            changed.add(demand.attribute)
-    return {attribute: sizes[attribute] for attribute in sorted(changed)}
+def _scales(trace: Trace, keep: npt.NDArray[np.bool_]) -> dict[str, Tensor]:
+    """What makes up for the scale of each fused attention whose queries lose width."""
+    scales: dict[str, Tensor] = {}
+    for number in trace.follows:
+        array, dim = trace.scaled[number][0]
+        lengths = kept_extents(keep[array])
+        if lengths is None or lengths[0][dim] == array.shape[dim]:
+            continue
+        factor = (lengths[0][dim] / array.shape[dim]) ** 0.5
+        for name, labels in _made_by_one_layer(trace, array):
+            before = scales.get(name, torch.ones((), dtype=torch.float64))
+            scales[name] = torch.where(torch.from_numpy(np.isin(*labels)), factor, before)
+    return scales
+
+
+def _made_by_one_layer(
+    trace: Trace, queries: LabelArray
+) -> Iterator[tuple[str, tuple[LabelArray, LabelArray]]]:
+    """The weight whose filters make `queries`, and its bias: each with its labels and those to look for."""
+    for mint in trace.mints:
+        if mint.tensor not in trace.parameter_set or not np.isin(mint.labels, queries).any():
+            continue
+        yield mint.tensor, (mint.labels, queries)
+        module = mint.tensor.rpartition(".")[0]
+        for other in trace.mints:
+            beside = other.tensor.rpartition(".")[0] == module and other.tensor != mint.tensor
+            if beside and len(trace.shapes[other.tensor]) == 1 and other.labels.size == mint.labels.size:
+                at = np.isin(mint.labels.reshape(-1), queries)
+                yield other.tensor, (other.labels, other.labels.reshape(-1)[at])

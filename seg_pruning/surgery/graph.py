@@ -233,7 +233,8 @@ def _list_groups(trace: Trace, grouping: Grouping) -> list[tuple[int, ChannelGro
     for number, held in members.items():
         sides = {member.side for member in held}
         if grouping.reasons[number] == "never runs" or (
-            grouping.reasons[number] and not sides & {"out", "vector"}
+            grouping.reasons[number]
+            and not (sides & {"out", "vector"} and any(member.parameter for member in held))
         ):
             continue
         maker = next((m for m in held if m.side == "out"), held[0]).tensor.rpartition(".")[0]

@@ -76,6 +76,29 @@ def collapse(array: LabelArray) -> LabelArray:
     return array
 
 
+def kept_extents(mask: npt.NDArray[np.bool_]) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """The shape of what a mask keeps, and the dims along which its lines keep different indices.
+
+    None where the kept elements form no rectangle.
+
+    >>> kept_extents(np.array([[True, False, True], [False, True, True]]))
+    ((2, 2), (1,))
+    """
+    total = int(mask.sum())
+    dims = range(mask.ndim)
+    shape = [int(mask.any(axis=tuple(i for i in dims if i != d)).sum()) for d in dims]
+    ragged: list[int] = []
+    for dim in reversed(dims):
+        if int(np.prod(shape)) == total:
+            break
+        lengths = mask.sum(axis=dim)
+        found = np.unique(lengths[lengths > 0])
+        if len(found) == 1 and found[0] < shape[dim]:
+            shape[dim] = int(found[0])
+            ragged.insert(0, dim)
+    return (tuple(shape), tuple(ragged)) if int(np.prod(shape)) == total else None
+
+
 def segments(old: Shape, new: Shape) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
     """The smallest runs of old dims and new dims that hold the same elements when `old` is viewed as `new`.
 

@@ -3,7 +3,7 @@
 The rules write into a `Ledger` while the network runs; afterwards it is read as plain data by the graph.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -13,7 +13,9 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from seg_pruning.surgery.labels import FIXED, LabelArray, LabelSet, Shape, along, lift, span, vector
-from seg_pruning.surgery.sizes import Attribute, Size
+from seg_pruning.surgery.sizes import Attribute, Expression, Extent, Size
+
+NO_ROW = -1
 
 Role: TypeAlias = Literal["out", "in", "vector", "spatial"]
 
@@ -29,18 +31,29 @@ class Mint:
 
 @dataclass(frozen=True, slots=True)
 class Blocks:
-    """Rows of labels, shape `(rows, columns)`, that must all keep the same number of channels."""
+    """Lines of labels along the last dim of `rows`; all must keep the same number of channels.
+
+    Where `stay` is set each must keep some; else a line may also leave as a whole.
+    """
 
     rows: LabelArray
     reason: str
+    stay: bool = True
 
 
 @dataclass(frozen=True, slots=True)
-class Demand:
-    """`attribute` has to equal the number of `labels` that are kept."""
+class Fit:
+    """What Python passed for the lengths of a tensor that `labels` span.
 
-    attribute: Attribute
+    Attributes:
+        labels: the label array.
+        sizes: for some of its dims, the expression that has to give the kept length.
+        dim: the dim along which channels are expected to leave.
+    """
+
     labels: LabelArray
+    sizes: tuple[tuple[int, Expression], ...]
+    dim: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +74,19 @@ class Site:
 
 @dataclass(frozen=True)
 class Call:
-    """One op as it ran: arguments by their names in the schema, outputs, the ints that Python passed."""
+    """One op as it ran: arguments by their names in the schema, outputs.
+
+    Attributes:
+        caller: name of the torch function by which Python called it.
+        ints: the ints that Python passed to that function, in order.
+    """
 
     func: torch._ops.OpOverload
     arguments: Mapping[str, Any]
     tensors: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     ints: Sequence[int]
+    caller: str = ""
 
     def __getitem__(self, name: str) -> Any:
         return self.arguments[name]
@@ -85,10 +104,12 @@ class Ledger:
     Attributes:
         joint: dims of a tensor that must be labelled together, because a grouped convolution reads them so;
             found in one pass, used in the next.
+        follows: numbers of the calls of fused attention whose queries may lose width; see `hold_width`.
         dense: shapes that tensors had before earlier cuts: blocks that shrank to one channel stay blocks.
     """
 
     joint: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    follows: frozenset[int] = frozenset()
     dense: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     wanted_joint: dict[str, tuple[int, ...]] = field(default_factory=dict)
     mints: list[Mint] = field(default_factory=list)
@@ -96,8 +117,10 @@ class Ledger:
     ties: list[tuple[LabelArray, LabelArray]] = field(default_factory=list)
     pins: list[tuple[LabelArray, str]] = field(default_factory=list)
     blocks: list[Blocks] = field(default_factory=list)
-    demands: list[Demand] = field(default_factory=list)
+    fits: list[Fit] = field(default_factory=list)
+    sizes: Mapping[Attribute, int] = field(default_factory=dict)
     work: list[Work] = field(default_factory=list)
+    scaled: dict[int, tuple[tuple[LabelArray, int], ...]] = field(default_factory=dict)
     sites: dict[int, Site] = field(default_factory=dict)
     ran: set[str] = field(default_factory=set)
     training_known: bool = True
@@ -105,7 +128,10 @@ class Ledger:
     count: int = 1
     _labels: WeakTensorKeyDictionary = field(default_factory=WeakTensorKeyDictionary)
     _names: WeakTensorKeyDictionary = field(default_factory=WeakTensorKeyDictionary)
+    _numbers: WeakTensorKeyDictionary = field(default_factory=WeakTensorKeyDictionary)
     _starts: list[int] = field(default_factory=list)
+    _row: LabelArray = field(default_factory=lambda: np.full(1, NO_ROW, dtype=np.int64))
+    _rows: int = 0
 
     # -- labels of tensors --------------------------------------------------------------------------------
 
@@ -118,9 +144,27 @@ class Ledger:
         """The labels along one dim of `tensor`, if that dim is labelled by itself."""
         return vector(self.labels(tensor), dim % max(tensor.ndim, 1))
 
+    def lengths(self, tensor: Tensor) -> list[int]:
+        """The shape of `tensor`, with a size that adapts by itself where channels can leave."""
+        shape: list[int] = list(tensor.size())
+        for array in self.labels(tensor):
+            dim = self.narrowing(array)
+            if dim is not None:
+                shape[dim] = Size(int(shape[dim]), Extent(array, dim), self)
+        return shape
+
     def set(self, tensor: Tensor, labels: LabelSet) -> None:
         """Gives `tensor` its label arrays."""
         self._labels[tensor] = labels
+
+    def number(self, tensor: Tensor, labels: LabelArray) -> None:
+        """Notes that `tensor` holds the numbers of channels, which a cut would change."""
+        self._numbers[tensor] = (*self._numbers.get(tensor, ()), labels)  # type: ignore[no-untyped-call]
+
+    def pin_numbers(self, tensors: Iterable[Tensor], what: str) -> None:
+        """Pins the channels whose numbers are read."""
+        for tensor in tensors:
+            self.pin(self._numbers.get(tensor, ()), f"{what} reads the number of a channel")  # type: ignore[no-untyped-call]
 
     def fresh(self, size: int) -> LabelArray:
         """New labels, shape `(size,)`."""
@@ -179,6 +223,13 @@ class Ledger:
         if a is not b:
             x, y = np.broadcast_arrays(a, b)
             self.ties.append((x.reshape(-1), y.reshape(-1)))
+            self._share_rows(*self.ties[-1])
+
+    def tie_along(self, array: LabelArray, dims: Iterable[int]) -> LabelArray:
+        """Ties what lies along `dims` of `array`; gives the array without them."""
+        first = array[tuple(slice(0, 1) if d in set(dims) else slice(None) for d in range(array.ndim))]
+        self.tie(array, first)
+        return first
 
     def pin(self, labels: LabelSet | LabelArray | None, reason: str) -> None:
         """The channels of `labels` never leave."""
@@ -192,23 +243,90 @@ class Ledger:
         else:
             self.pin(a if a is not None else b, reason)
 
-    def equal_rows(self, rows: LabelArray, reason: str) -> None:
-        """Each row of `rows` keeps the same number of channels."""
-        if rows.shape[0] > 1:
-            self.blocks.append(Blocks(rows, reason))
+    def equal_rows(self, rows: LabelArray, reason: str, *, stay: bool = True) -> None:
+        """Each line along the last dim of `rows` keeps the same number of channels; see `Blocks`."""
+        rows = without_fixed(rows)
+        if rows.size > rows.shape[-1] > 0:
+            self.blocks.append(Blocks(rows, reason, stay))
+            lines = rows.reshape(-1, rows.shape[-1])
+            self._grow_rows()
+            self._row[lines] = self._rows + np.arange(len(lines))[:, None]
+            self._rows += len(lines)
 
-    def demand(self, call: Call, value: int, labels: LabelArray, *, at: slice = slice(None)) -> bool:
-        """Notes the attribute through which Python passed `value` to this call; False if there is none.
+    def size(self, call: Call, value: int, *, at: slice = slice(None)) -> Expression | None:
+        """How the int `value` that Python passed to this call came about; None for a plain number.
 
         Args:
             call: the op.
-            value: number of `labels`.
-            labels: what is to be counted after a cut.
-            at: where in the call's ints the size stands, so that another one of the same value is left alone.
+            value: the int.
+            at: where in the call's ints it stands, so that another one of the same value is left alone.
         """
-        attributes = {s.attribute for s in call.ints[at] if isinstance(s, Size) and int(s) == value}
-        self.demands.extend(Demand(attribute, labels) for attribute in sorted(attributes))
-        return bool(attributes)
+        found = [i for i in call.ints[at] if isinstance(i, Size) and i.owner is self and int(i) == value]
+        return found[0].expression if found else None
+
+    def fit(self, labels: LabelArray, sizes: Mapping[int, Expression | None], dim: int) -> None:
+        """Notes what Python passed for the lengths of a tensor; `dim` is the one that gives way."""
+        known = tuple((d, size) for d, size in sizes.items() if size is not None)
+        if known:
+            self.fits.append(Fit(labels, known, dim))
+
+    def narrowing(self, array: LabelArray) -> int | None:
+        """The dim of `array` along which channels leave, line by line; None where that is open."""
+        dims = span(array)
+        if len(dims) == 1:
+            return dims[0]
+        self._grow_rows()
+        rows = self._row[without_fixed(array)]
+        if rows.size and (rows != NO_ROW).all():
+            constant = [d for d in dims if (rows == rows.take([0], axis=d)).all()]
+            return constant[-1] if constant else None
+        mint = self.minted(int(array.flat[0]))
+        return (
+            dims[-1] if mint is not None and len(mint.dims) > 1 and mint.labels.size == array.size else None
+        )
+
+    def narrow(self, array: LabelArray, prefer: Sequence[int], reason: str) -> int:
+        """The dim along which `array` loses channels; the last of `prefer` is chosen where that is open."""
+        found = self.narrowing(array)
+        if found is not None:
+            return found
+        chosen = max(d for d in prefer if d in span(array))
+        self.equal_rows(np.moveaxis(array, chosen, -1), reason, stay=False)
+        return chosen
+
+    def unmixed(self, labels: LabelSet, dims: Iterable[int], reason: str) -> LabelSet:
+        """What is left of `labels` in an op that mixes the indices of `dims`, or slides over them.
+
+        An array that spans nothing else is pinned; another one is tied along `dims`.
+        """
+        rigid, left = set(dims), []
+        for array in labels:
+            inside = rigid & set(span(array))
+            if inside == set(span(array)) and inside:
+                self.pin(array, reason)
+            else:
+                left.append(self.tie_along(array, inside) if inside else array)
+        return self.distinct(left)
+
+    def distinct(self, arrays: Iterable[LabelArray]) -> LabelSet:
+        """The arrays, those that span the same dims tied and given once."""
+        by_span: dict[tuple[int, ...], LabelArray] = {}
+        for array in arrays:
+            self.tie(by_span.setdefault(span(array), array), array)
+        return tuple(by_span.values())
+
+    def _grow_rows(self) -> None:
+        if len(self._row) < self.count:
+            more = np.full(max(self.count, 2 * len(self._row)) - len(self._row), NO_ROW, dtype=np.int64)
+            self._row = np.concatenate([self._row, more])
+
+    def _share_rows(self, a: LabelArray, b: LabelArray) -> None:
+        """Tied channels stand in the same rows."""
+        if self._rows:
+            self._grow_rows()
+            for source, target in ((a, b), (b, a)):
+                open_ = (self._row[target] == NO_ROW) & (self._row[source] != NO_ROW)
+                self._row[target[open_]] = self._row[source[open_]]
 
     def site(self, call: Call, outputs: tuple[LabelSet, ...]) -> None:
         """Notes that the op of `call` mixes labelled indices."""
@@ -220,31 +338,56 @@ class Ledger:
     def merge(self, operands: Sequence[tuple[LabelSet, Shape]], ndim: int, what: str) -> LabelSet:
         """The labels of tensors that are broadcast against each other in a space of `ndim` dims.
 
-        Arrays that meet on the same dims are tied. A dim of size 1 broadcasts and ties nothing. An array
-        that meets a tensor which does not label those dims in the same way is pinned.
+        Arrays that meet on the same dims are tied. A dim of size 1 broadcasts and ties nothing. Where a
+        tensor does not label a dim that it has, nothing can leave along it.
         """
         lifted = [
             (lift(labels, ndim), (1,) * (ndim - len(shape)) + tuple(shape)) for labels, shape in operands
         ]
-        result: dict[tuple[int, ...], LabelArray] = {}
+        result: list[LabelArray] = []
         for i, (labels, _) in enumerate(lifted):
             for array in labels:
+                left: LabelArray | None = array
                 for j, (others, shape) in enumerate(lifted):
-                    if i != j:
-                        self._meet_shape(array, others, shape, what)
-                self.tie(result.setdefault(span(array), array), array)
-        return tuple(result.values())
+                    if i != j and left is not None:
+                        left = self._met(left, others, shape, what)
+                if left is not None:
+                    result.append(left)
+        return self.distinct(result)
 
-    def _meet_shape(self, array: LabelArray, others: LabelSet, shape: Shape, what: str) -> None:
-        dims = span(array)
-        wide = [shape[d] > 1 for d in dims]
-        if not any(wide):
-            return
-        partner = next((other for other in others if span(other) == dims), None)
-        if all(wide) and partner is not None:
-            self.tie(array, partner)
-        else:
-            self.pin(array, f"meets a tensor whose indices are fixed in {what}")
+    def _met(self, array: LabelArray, others: LabelSet, shape: Shape, what: str) -> LabelArray | None:
+        """What is left of `array` once it has met a tensor of `shape`; None where it is pinned."""
+        dims = set(span(array))
+        wide = {d for d in dims if shape[d] > 1}
+        spans = [set(span(other)) for other in others]
+        if not wide or any(dims < other for other in spans):
+            return array  # that other array meets this one
+        inside = [other for other, spanned in zip(others, spans, strict=True) if spanned <= dims]
+        for other in inside:
+            self.tie(array, other)
+        rigid = wide - {d for other in inside for d in span(other)}
+        if not rigid:
+            return array if not inside else self.tie_along(array, dims - set(span(inside[0])))
+        reason = f"meets a tensor whose indices are fixed in {what}"
+        if rigid == dims:
+            self.pin(array, reason)
+            return None
+        open_ = sorted(dims - rigid)
+        narrowing = self.narrow(array, open_, f"{what} meets blocks of equal width")
+        if narrowing in open_:
+            rest = [d for d in open_ if d != narrowing]
+            order = [*(d for d in range(array.ndim) if d not in open_), *rest, narrowing]
+            self.equal_rows(array.transpose(order), reason, stay=not rest)
+            return array
+        return self.tie_along(array, rigid)
+
+
+def without_fixed(array: LabelArray) -> LabelArray:
+    """`array` without the indices at which nothing but `FIXED` stands."""
+    for d in span(array):
+        alive = (array != FIXED).any(axis=tuple(i for i in range(array.ndim) if i != d))
+        array = array if alive.all() else array.compress(alive, axis=d)
+    return array
 
 
 def with_fixed(labels: LabelSet, dims: tuple[int, ...], shape: Shape) -> LabelArray:

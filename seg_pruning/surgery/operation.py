@@ -1,7 +1,8 @@
 """A certified cut: planned, written, proved, or rolled back."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import torch
 from torch import nn
@@ -10,7 +11,15 @@ from torch.optim import Optimizer
 from typing_extensions import override
 
 from seg_pruning.surgery.apply import Journal, commit_
-from seg_pruning.surgery.certificate import TOLERANCE, certify, difference, masked_output, raised
+from seg_pruning.surgery.certificate import (
+    ROUNDING,
+    TOLERANCE,
+    certify,
+    difference,
+    doubled,
+    masked_output,
+    raised,
+)
 from seg_pruning.surgery.cut import Cut, plan_cut
 from seg_pruning.surgery.errors import PruningError
 from seg_pruning.surgery.graph import ChannelGraph
@@ -19,6 +28,8 @@ from seg_pruning.surgery.plan import Plan
 from seg_pruning.surgery.structure import Structure, remember_, structure_of
 from seg_pruning.surgery.trace import eval_mode, repeatable, tensors_of
 from seg_pruning.surgery.untouched import untouched
+
+_Form: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -51,33 +62,45 @@ def operate_(
             does not answer like the masked original; the message names the groups.
     """
     cut = plan_cut(graph, plan)
+    for form in (raised, doubled):
+        expected = _expected(model, graph, cut, inputs, form)
+        with Journal() as journal:
+            commit_(journal, model, cut, optimizers=optimizers, max_error=0.0)
+            error, failure = _error_now(model, inputs, expected, form)
+            if not failure and error <= TOLERANCE:
+                _note_error(journal, model, error)
+                return Operation(cut, error)
+            journal.roll_back()
+        if failure or error > ROUNDING:
+            break
+    why = failure or f"relative error {error:.1e} > {TOLERANCE:.0e}"
+    raise PruningError(_refusal(model, graph, plan, inputs, why))
+
+
+def _expected(
+    model: nn.Module, graph: ChannelGraph, cut: Cut, inputs: Inputs, form: _Form
+) -> list[torch.Tensor]:
+    """What the masked original answers."""
     with untouched(model):
-        expected = masked_output(model, graph, cut, inputs.map(raised), _Raised(tensors_of(model)))
+        expected = masked_output(model, graph, cut, inputs.map(form), _Raised(tensors_of(model), form))
     if not all(bool(torch.isfinite(t).all()) for t in expected):
         raise PruningError(
             "the network's output on the example inputs is not finite: nothing can be proved about a cut; "
             "look for weights, buffers or inputs that are not finite"
         )
-    with Journal() as journal:
-        commit_(journal, model, cut, optimizers=optimizers, max_error=0.0)
-        error, failure = _error_now(model, inputs, expected)
-        if not failure and error <= TOLERANCE:
-            _note_error(journal, model, error)
-            return Operation(cut, error)
-        journal.roll_back()
-    why = failure or f"relative error {error:.1e} > {TOLERANCE:.0e}"
-    raise PruningError(_refusal(model, graph, plan, inputs, why))
+    return expected
 
 
 class _Raised(Mapping[str, torch.Tensor]):
-    """Tensors raised from half precision one by one, as they are asked for: never two copies of all."""
+    """Tensors in a finer form, one by one as they are asked for: never two copies of all."""
 
-    def __init__(self, tensors: Mapping[str, torch.Tensor]) -> None:
+    def __init__(self, tensors: Mapping[str, torch.Tensor], form: _Form) -> None:
         self._tensors = tensors
+        self._form = form
 
     @override
     def __getitem__(self, name: str) -> torch.Tensor:
-        return raised(self._tensors[name])
+        return self._form(self._tensors[name])
 
     @override
     def __iter__(self) -> Iterator[str]:
@@ -88,9 +111,11 @@ class _Raised(Mapping[str, torch.Tensor]):
         return len(self._tensors)
 
 
-def _error_now(model: nn.Module, inputs: Inputs, expected: list[torch.Tensor]) -> tuple[float, str]:
-    values = {name: raised(tensor) for name, tensor in tensors_of(model).items()}
-    small = inputs.map(raised)
+def _error_now(
+    model: nn.Module, inputs: Inputs, expected: list[torch.Tensor], form: _Form
+) -> tuple[float, str]:
+    values = {name: form(tensor) for name, tensor in tensors_of(model).items()}
+    small = inputs.map(form)
     try:
         with untouched(model), eval_mode(model), repeatable():
             got = flatten_tensors(functional_call(model, values, small.args, dict(small.kwargs)))

@@ -13,6 +13,10 @@ from seg_pruning.surgery.inputs import Inputs, flatten_tensors
 from seg_pruning.surgery.trace import FunctionCalls, eval_mode, repeatable, tensors_of
 
 
+class DivergedError(PruningError):
+    """The network did not run the ops of its trace."""
+
+
 class Replay(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the ops of a pass and refuses one that differs from the trace.
 
@@ -35,7 +39,7 @@ class Replay(TorchDispatchMode):  # type: ignore[no-untyped-call]
         at, self._next = self._next, self._next + 1
         expected = self.ops[at] if at < len(self.ops) else "missing"
         if expected != str(func):
-            raise PruningError(
+            raise DivergedError(
                 f"the network does not run the same ops each time: op {at} was {expected} and is now {func}; "
                 "a network whose ops depend on chance or on a counter cannot be traced; "
                 "one that fills a cache has to be run once before"

@@ -7,20 +7,22 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.functional import scaled_dot_product_attention
 from torch.nn.modules.batchnorm import _NormBase
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from seg_pruning.surgery.coupling import couplings
 from seg_pruning.surgery.errors import PruningError
 from seg_pruning.surgery.inputs import ExampleInputs, Inputs, flatten_tensors
-from seg_pruning.surgery.labels import LabelArray
-from seg_pruning.surgery.ledger import Blocks, Call, Demand, Ledger, Mint, Role, Site, Work
+from seg_pruning.surgery.labels import LabelArray, components
+from seg_pruning.surgery.ledger import Blocks, Call, Fit, Ledger, Mint, Role, Site, Work
 from seg_pruning.surgery.rules import apply_rule
-from seg_pruning.surgery.sizes import Attribute, tracked_sizes
+from seg_pruning.surgery.rules.attention import hold_width
+from seg_pruning.surgery.sizes import Attribute, Shape, tracked_sizes
 from seg_pruning.surgery.untouched import untouched
 
 
@@ -47,9 +49,12 @@ class Trace:
     ties: tuple[tuple[LabelArray, LabelArray], ...]
     pins: tuple[tuple[LabelArray, str], ...]
     blocks: tuple[Blocks, ...]
-    demands: tuple[Demand, ...]
+    fits: tuple[Fit, ...]
+    sizes: Mapping[Attribute, int]
     work: tuple[Work, ...]
     sites: Mapping[int, Site]
+    scaled: Mapping[int, tuple[tuple[LabelArray, int], ...]]
+    follows: frozenset[int]
     ops: tuple[str, ...]
 
     @cached_property
@@ -58,12 +63,26 @@ class Trace:
         return frozenset(self.parameters)
 
 
-class FunctionCalls(TorchFunctionMode):
-    """Sees each torch function as Python calls it, with the ints that it passes."""
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """A torch function as Python called it."""
 
-    def __init__(self) -> None:
+    name: str
+    ints: Sequence[int]
+
+
+class FunctionCalls(TorchFunctionMode):
+    """Sees each torch function as Python calls it, with the ints that it passes.
+
+    Args:
+        ledger: where it is given, shapes that Python reads are sizes which remember what they measure.
+    """
+
+    def __init__(self, ledger: Ledger | None = None) -> None:
         super().__init__()
-        self.frames: list[Sequence[int]] = []
+        self.ledger = ledger
+        self.attentions = 0
+        self.frames: list[_Frame] = []
 
     def __torch_function__(
         self,
@@ -73,11 +92,35 @@ class FunctionCalls(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        self.frames.append(_ints((args, kwargs)))
+        if self.ledger is not None and func in _LENGTHS:
+            return _measured(func(*args, **kwargs), args[0], self.ledger, func, (*args[1:], *kwargs.values()))
+        if func is scaled_dot_product_attention and len(args) < 7 and kwargs.get("scale") is None:
+            self._hold_width(*args[:2], **kwargs)
+        self.frames.append(_Frame(getattr(func, "__name__", ""), _ints((args, kwargs))))
         try:
             return func(*args, **kwargs)
         finally:
             self.frames.pop()
+
+    def _hold_width(self, query: Tensor, key: Tensor, **_: object) -> None:
+        number, self.attentions = self.attentions, self.attentions + 1
+        if self.ledger is not None:
+            hold_width(self.ledger, number, query, key)
+
+
+_SHAPE = Tensor.shape.__get__  # type: ignore[attr-defined]
+_LENGTHS = (_SHAPE, Tensor.size, Tensor.numel)
+
+
+def _measured(plain: Any, tensor: Tensor, ledger: Ledger, func: object, dims: tuple[Any, ...]) -> Any:
+    """What reading a shape gave, as sizes; plain where nothing can leave."""
+    lengths = ledger.lengths(tensor)
+    if all(type(length) is int for length in lengths):
+        return plain
+    shape = Shape(lengths)
+    if func is Tensor.numel:
+        return shape.numel()
+    return shape[dims[0]] if dims and isinstance(dims[0], int) else shape
 
 
 def _ints(value: object) -> list[int]:
@@ -114,8 +157,9 @@ class _Ops(TorchDispatchMode):  # type: ignore[no-untyped-call]
         tensors = tuple(flatten_tensors((args, kwargs)))
         names = (self.ledger.named(tensor) for tensor in tensors)
         self.ledger.ran.update(name for name in names if name is not None)
-        ints = self.functions.frames[-1] if self.functions.frames else ()
-        call = Call(func, _arguments(func, args, kwargs), tensors, tuple(flatten_tensors(out)), ints)
+        frame = self.functions.frames[-1] if self.functions.frames else _Frame("", ())
+        arguments, outputs = _arguments(func, args, kwargs), tuple(flatten_tensors(out))
+        call = Call(func, arguments, tensors, outputs, frame.ints, frame.name)
         apply_rule(self.ledger, call)
         return out
 
@@ -173,9 +217,16 @@ def repeatable() -> Iterator[None]:
 def _one_pass(model: nn.Module, inputs: Inputs, ledger: Ledger) -> Ledger:
     for name, tensor in itertools.chain(model.named_parameters(), model.named_buffers()):
         ledger.mint(name, tensor)
-    functions = FunctionCalls()
-    with eval_mode(model), repeatable(), tracked_sizes(model), functions, _Ops(ledger, functions):
+    functions = FunctionCalls(ledger)
+    with (
+        eval_mode(model),
+        repeatable(),
+        tracked_sizes(model, ledger) as sizes,
+        functions,
+        _Ops(ledger, functions),
+    ):
         output = model(*inputs.args, **inputs.kwargs)
+    ledger.sizes = sizes
     _pin_ends(ledger, inputs, output)
     if any(name not in ledger.ran for name, _ in model.named_parameters()):
         _training_pass(model, inputs, ledger)
@@ -192,9 +243,16 @@ def _training_pass(model: nn.Module, inputs: Inputs, ledger: Ledger) -> None:
     for name, tensor in tensors_of(model).items():
         ledger.adopt(copies[name], tensor)
     ops, work, sites, known = list(ledger.ops), list(ledger.work), dict(ledger.sites), set(ledger.ran)
-    functions = FunctionCalls()
+    scaled = dict(ledger.scaled)
+    functions = FunctionCalls(ledger)
     try:
-        with train_mode(model), repeatable(), tracked_sizes(model), functions, _Ops(ledger, functions):
+        with (
+            train_mode(model),
+            repeatable(),
+            tracked_sizes(model, ledger),
+            functions,
+            _Ops(ledger, functions),
+        ):
             output = functional_call(model, copies, inputs.args, dict(inputs.kwargs))
         _pin_ends(ledger, inputs, output)
     except Exception:  # a forward that wants targets, say
@@ -202,7 +260,7 @@ def _training_pass(model: nn.Module, inputs: Inputs, ledger: Ledger) -> None:
             ledger.pin(ledger.labels(copies[name]), "training reads it, and could not be traced")
         ledger.training_known = False
     finally:
-        ledger.ops, ledger.work, ledger.sites = ops, work, sites
+        ledger.ops, ledger.work, ledger.sites, ledger.scaled = ops, work, sites, scaled
 
 
 def _pin_ends(ledger: Ledger, inputs: Inputs, output: object) -> None:
@@ -212,6 +270,7 @@ def _pin_ends(ledger: Ledger, inputs: Inputs, output: object) -> None:
             f"the network returned no tensor but {type(output).__name__}; "
             "it must return a tensor, or a tuple, list, dict or dataclass that holds tensors"
         )
+    ledger.pin_numbers(reached, "the output")
     for tensor in (*reached, *inputs.tensors):
         ledger.pin(ledger.labels(tensor), "reaches the output")
 
@@ -221,6 +280,7 @@ def record(
     example_inputs: ExampleInputs | Inputs,
     *,
     dense: Mapping[str, tuple[int, ...]] | None = None,
+    follows: frozenset[int] = frozenset(),
 ) -> Trace:
     """Runs `model` and gives what the rules said; `model` is untouched.
 
@@ -230,6 +290,7 @@ def record(
         model: any module that runs.
         example_inputs: what it is called with.
         dense: shapes that its tensors had before earlier cuts.
+        follows: numbers of the calls of fused attention whose queries may lose width; see `hold_width`.
 
     Raises:
         PruningError: the network cannot be run on `example_inputs`, or returns no tensor.
@@ -238,11 +299,12 @@ def record(
     joint: dict[str, tuple[int, ...]] = {}
     while True:
         with untouched(model):
-            ledger = _run(model, inputs, Ledger(joint=joint, dense=dense or {}))
+            ledger = _run(model, inputs, Ledger(joint=joint, follows=follows, dense=dense or {}))
         wanted = {name: dims for name, dims in ledger.wanted_joint.items() if name not in joint}
         if not wanted:
             break
         joint = {**joint, **wanted}
+    root = components(ledger.count, ledger.ties)
     named = dict(itertools.chain(model.named_parameters(), model.named_buffers()))
     return Trace(
         shapes={name: tuple(tensor.shape) for name, tensor in named.items()},
@@ -254,24 +316,15 @@ def record(
         roles=ledger.roles,
         ties=tuple(ledger.ties),
         pins=tuple(ledger.pins),
-        blocks=(*ledger.blocks, *_blocks_of_demands(ledger.demands)),
-        demands=tuple(ledger.demands),
+        blocks=(*ledger.blocks, *couplings(ledger.fits, ledger.sizes, root)),
+        fits=tuple(ledger.fits),
+        sizes=ledger.sizes,
         work=tuple(ledger.work),
         sites=ledger.sites,
+        scaled=ledger.scaled,
+        follows=follows,
         ops=tuple(ledger.ops),
     )
-
-
-def _blocks_of_demands(demands: Sequence[Demand]) -> list[Blocks]:
-    """One attribute that sizes several axes keeps them equal."""
-    by_attribute: dict[Attribute, list[LabelArray]] = {}
-    for demand in demands:
-        by_attribute.setdefault(demand.attribute, []).append(demand.labels)
-    return [
-        Blocks(np.stack(axes), f"{attribute} sizes several axes")
-        for attribute, axes in by_attribute.items()
-        if len(axes) > 1
-    ]
 
 
 def _run(model: nn.Module, inputs: Inputs, ledger: Ledger) -> Ledger:

@@ -10,8 +10,9 @@ from seg_pruning.surgery.certificate import certify
 from seg_pruning.surgery.cut import plan_cut
 from seg_pruning.surgery.errors import PruningError
 from seg_pruning.surgery.graph import ChannelGraph, ChannelGroup
-from seg_pruning.surgery.grouping import Policy
+from seg_pruning.surgery.grouping import NO_GROUP, Policy
 from seg_pruning.surgery.inputs import ExampleInputs, Inputs
+from seg_pruning.surgery.labels import LabelArray
 from seg_pruning.surgery.plan import Plan
 from seg_pruning.surgery.structure import structure_of
 from seg_pruning.surgery.trace import record
@@ -36,11 +37,27 @@ def trace(model: nn.Module, example_inputs: ExampleInputs | Inputs) -> ChannelGr
     """
     inputs = Inputs.of(example_inputs)
     structure = structure_of(model)
-    recorded = record(model, inputs, dense=None if structure is None else structure.dense)
+    dense = None if structure is None else structure.dense
+    graph = ChannelGraph(record(model, inputs, dense=dense))
+    if held := _held_by_scale(graph):
+        graph = ChannelGraph(record(model, inputs, dense=dense, follows=held))
     with untouched(model):  # around all trials: each shows the next whether its ops depend on a counter
-        return _tried(
-            ChannelGraph(recorded), _Trial(model, inputs, trial_values(model, inputs, recorded.ops))
-        )
+        return _tried(graph, _Trial(model, inputs, trial_values(model, inputs, graph.trace.ops)))
+
+
+def _held_by_scale(graph: ChannelGraph) -> frozenset[int]:
+    """Calls of fused attention from which nothing could leave, since their scale depends on a width.
+
+    Whole heads leave where they can. Where they cannot, since a residual stream is as wide as all heads
+    together, their width may leave, and the cut makes up for the scale.
+    """
+    grouping = graph.grouping
+
+    def stays(array: LabelArray) -> bool:
+        number = int(grouping.group[grouping.root[array.flat[0]]])
+        return number == NO_GROUP or bool(grouping.reasons[number])
+
+    return frozenset(n for n, read in graph.trace.scaled.items() if read and all(stays(a) for a, _ in read))
 
 
 def _tried(graph: ChannelGraph, trial: "_Trial") -> ChannelGraph:

@@ -1,6 +1,7 @@
-"""Fused attention: values pass, queries and keys keep their width because its scale is computed from it."""
+"""Fused attention: heads meet, queries and keys end, values pass."""
 
 import torch
+from torch import Tensor
 
 from seg_pruning.surgery.labels import LabelSet, span
 from seg_pruning.surgery.ledger import Call, Ledger, Work
@@ -9,29 +10,69 @@ from seg_pruning.surgery.rules.registry import rule
 aten = torch.ops.aten
 
 
-@rule(
+ATTENTION = (
     aten._scaled_dot_product_flash_attention_for_cpu,
     aten._scaled_dot_product_flash_attention,
     aten._scaled_dot_product_efficient_attention,
     aten._scaled_dot_product_cudnn_attention,
 )
+
+
+SCALE = "takes its scale from the width of a head"
+
+
+def hold_width(ledger: Ledger, number: int, query: Tensor, key: Tensor) -> None:
+    """Notes that the scale of fused attention call `number` is computed from the width of its queries.
+
+    That width stays and whole heads leave. Where they cannot, since a residual stream is as wide as all heads
+    together, the ledger says that the width may leave: the cut scales the queries to make up for it.
+    """
+    arrays = [a for t in (query, key) for a in ledger.labels(t) if t.ndim - 1 in span(a)]
+    ledger.scaled[number] = tuple((a, a.ndim - 1) for a in arrays)
+    if number not in ledger.follows:
+        for tensor in (query, key):
+            ledger.set(tensor, ledger.unmixed(ledger.labels(tensor), [tensor.ndim - 1], f"attention {SCALE}"))
+
+
+@rule(*ATTENTION)
 def attention(ledger: Ledger, call: Call) -> tuple[LabelSet, ...]:
-    """`(N, heads, length, width)`: heads meet; the width of the output is the values'."""
+    """`(N, heads, length, width)`: heads meet, the output has the width of the values."""
     q, k, v = call["query"], call["key"], call["value"]
-    last = q.ndim - 1
-    reason = f"{call.name} takes its scale from the width of a head"
-    for tensor in (q, k):
-        ledger.pin(tuple(a for a in ledger.labels(tensor) if last in span(a)), reason)
-    by_head = [(tuple(a for a in ledger.labels(t) if span(a) == (1,)), t.shape) for t in (q, k, v)]
-    for tensor in call.tensors:
-        if all(tensor is not t for t in (q, k, v)):
-            ledger.pin(ledger.labels(tensor), f"{call.name} adds it to its weights")
-    for tensor in (q, k, v):
-        rest = tuple(a for a in ledger.labels(tensor) if set(span(a)) & {0, 2} or len(span(a)) > 2)
-        ledger.pin(rest, f"{call.name} mixes it")
-    heads = ledger.merge(by_head, q.ndim, call.name)
-    values = tuple(a for a in ledger.labels(v) if last in span(a))
+    known = call.caller == "scaled_dot_product_attention"  # its scale was looked at by `hold_width`
+    rigid = [0, 2] if known else [0, 2, q.ndim - 1]
+    sides = [ledger.unmixed(ledger.labels(t), rigid, f"{call.name} {SCALE}") for t in (q, k)]
+    passing = ledger.unmixed(ledger.labels(v), [0, 2], f"{call.name} mixes it")
+    weights = [(side, (*t.shape[:2], 1, t.shape[3])) for side, t in zip(sides, (q, k), strict=True)]
+    weights += [_bias(ledger, call, t) for t in call.tensors if all(t is not other for other in (q, k, v))]
+    contracted, heads = _contracted(ledger, call, weights)
+    made = ledger.merge([(heads, (*q.shape[:-1], 1)), (passing, v.shape)], q.ndim, call.name)
     weighing = q.shape[0] * q.shape[1] * q.shape[2] * k.shape[2]
-    ledger.work.append(Work(weighing * q.shape[3], heads))
-    ledger.work.append(Work(weighing * v.shape[3], heads + values))
-    return (heads + values,) + ((),) * (len(call.outputs) - 1)
+    ledger.work.append(Work(weighing * q.shape[3], (*heads, *contracted)))
+    ledger.work.append(Work(weighing * v.shape[3], made))
+    if contracted or made:
+        ledger.site(call, (made,) + ((),) * (len(call.outputs) - 1))
+    return (made,) + ((),) * (len(call.outputs) - 1)
+
+
+def _bias(ledger: Ledger, call: Call, tensor: Tensor) -> tuple[LabelSet, tuple[int, ...]]:
+    """What is added to the weights of each head, as it meets queries and keys."""
+    over = [tensor.ndim - 2, tensor.ndim - 1]
+    labels = ledger.unmixed(ledger.labels(tensor), over, f"{call.name} adds it to its weights")
+    return labels, (*tensor.shape[:-2], 1, 1)
+
+
+def _contracted(
+    ledger: Ledger, call: Call, weights: list[tuple[LabelSet, tuple[int, ...]]]
+) -> tuple[LabelSet, LabelSet]:
+    """The arrays along the width of queries and keys, which end here, and those along the heads."""
+    last = 3
+    ended, heads = [], []
+    for array in ledger.merge(weights, last + 1, call.name):
+        why = f"{call.name} runs over blocks of equal width"
+        if last not in span(array):
+            heads.append(array)
+        elif span(array) == (last,) or ledger.narrow(array, [last], why) == last:
+            ended.append(array)
+        else:
+            heads.append(ledger.tie_along(array, [last]))
+    return ledger.distinct(ended), ledger.distinct(heads)

@@ -53,8 +53,9 @@ def _pin_non_channels(ledger: Ledger, call: Call) -> None:
     spatial = range(2, weight.ndim)
     for array in touching(ledger.labels(weight), spatial):
         ledger.role(array, "spatial")
-        ledger.pin(array, "the extent of a kernel")
-    ledger.pin(touching(ledger.labels(x), [0, *range(2, x.ndim)]), f"{call.name} slides over it")
+    ledger.set(weight, ledger.unmixed(ledger.labels(weight), spatial, "the extent of a kernel"))
+    slid = [0, *range(2, x.ndim)]
+    ledger.set(x, ledger.unmixed(ledger.labels(x), slid, f"{call.name} slides over it"))
 
 
 def _sides(ledger: Ledger, call: Call) -> tuple[int, int]:
@@ -90,7 +91,10 @@ def _depthwise(ledger: Ledger, call: Call) -> LabelArray | None:
     ledger.tie(made.reshape(groups, -1), read.reshape(groups, 1))
     # Behind strides and paddings; a transposed convolution has its dilations still behind it.
     last = weight.ndim - 1 if call["transposed"] else 1
-    ledger.demand(call, groups, read, at=slice(-last, None))
+    size = ledger.size(call, groups, at=slice(-last, None))
+    if size is None:
+        ledger.pin(read, f"{call.name} is given {groups} groups by a number")
+    ledger.fit(read, {0: size}, 0)
     return made
 
 
@@ -167,16 +171,15 @@ def contract(
     Arrays that span the contracted dim end there; they may span other dims only if both operands label those
     too.
     """
-    merged = ledger.merge([a, b], len(a[1]), call.name)
-    ended = [array for array in merged if dim in span(array)]
-    for array in ended:
-        if any(a[1][d] == 1 or b[1][d] == 1 for d in span(array)):
-            ledger.pin(array, f"{call.name} contracts a jointly labelled dim")
-    return tuple(
-        array.take([0], axis=dim) if dim in span(array) else array
-        for array in merged
-        if span(array) != (dim,)
-    )
+    merged = []
+    for array in ledger.merge([a, b], len(a[1]), call.name):
+        if dim not in span(array):
+            merged.append(array)
+        elif span(array) != (dim,):
+            why = f"{call.name} runs over blocks of equal width"
+            if ledger.narrow(array, [dim], why) != dim:
+                merged.append(ledger.tie_along(array, [dim]))
+    return ledger.distinct(merged)
 
 
 def product(ledger: Ledger, call: Call, a: Tensor, b: Tensor) -> LabelSet:
@@ -191,12 +194,12 @@ def product(ledger: Ledger, call: Call, a: Tensor, b: Tensor) -> LabelSet:
     made = _drop(merged, space - 2)
     contracted = any(space - 2 in span(array) for array in (*la, *lb))
     # A weight's removed columns are zero; two activations may hold anything where a channel is masked.
-    if contracted and not any(_is_parameter(ledger, t) for t in (a, b)):
+    if contracted and not any(is_parameter(ledger, t) for t in (a, b)):
         ledger.site(call, (made,))
     return made
 
 
-def _is_parameter(ledger: Ledger, tensor: Tensor) -> bool:
+def is_parameter(ledger: Ledger, tensor: Tensor) -> bool:
     """Whether `tensor` is a parameter or buffer, or a view of one."""
     base = tensor if tensor._base is None else tensor._base
     return ledger.named(base) is not None

@@ -32,17 +32,18 @@ def index_select(ledger: Ledger, call: Call) -> tuple[LabelSet, ...]:
 
 @rule(aten.index)
 def index(ledger: Ledger, call: Call) -> tuple[LabelSet, ...]:
-    """Leading dims that are indexed by tensors are pinned; the dims behind them pass."""
+    """Dims that are indexed by tensors are pinned; the others pass."""
     x, indices = call["self"], call["indices"]
     used = [d for d, i in enumerate(indices) if i is not None]
     for i in indices:
         if i is not None:
             ledger.pin(ledger.labels(i), f"{call.name} reads by number")
     by_mask = any(i is not None and i.dtype in (torch.bool, torch.uint8) and i.ndim != 1 for i in indices)
-    if by_mask or used != list(range(len(used))):
+    side_by_side = used == list(range(used[0], used[0] + len(used)))
+    if by_mask or not side_by_side:
         ledger.pin(ledger.labels(x), f"{call.name} reads by number")
         return ((),)
     ledger.pin(touching(ledger.labels(x), used), f"{call.name} reads channels by their number")
-    lead = call.outputs[0].ndim - (x.ndim - len(used))
+    made, first, end = call.outputs[0].ndim - (x.ndim - len(used)), used[0], used[0] + len(used)
     passing = [a for a in ledger.labels(x) if not set(span(a)) & set(used)]
-    return (tuple(a.reshape((1,) * lead + a.shape[len(used) :]) for a in passing),)
+    return (tuple(a.reshape((*a.shape[:first], *(1,) * made, *a.shape[end:])) for a in passing),)

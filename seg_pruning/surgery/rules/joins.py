@@ -8,7 +8,9 @@ from torch import Tensor
 
 from seg_pruning.surgery.labels import FIXED, LabelArray, LabelSet, span
 from seg_pruning.surgery.ledger import Call, Ledger, with_fixed
+from seg_pruning.surgery.rules.contractions import is_parameter
 from seg_pruning.surgery.rules.registry import rule
+from seg_pruning.surgery.sizes import Computed
 
 aten = torch.ops.aten
 
@@ -34,11 +36,11 @@ def cat(ledger: Ledger, call: Call) -> tuple[LabelSet, ...]:
     tensors = [t for t in call["tensors"] if t.shape != (0,)]
     pieces = [(ledger.labels(t), tuple(t.shape)) for t in tensors]
     for t in tensors:
-        _pin_partial(ledger, t, call["dim"] % t.ndim, call.name)
+        _one_along(ledger, t, call["dim"] % t.ndim, call.name)
     return (_concatenate(ledger, pieces, call["dim"] % tensors[0].ndim, call.name),)
 
 
-def _pin_partial(ledger: Ledger, tensor: Tensor, dim: int, what: str) -> None:
+def _one_along(ledger: Ledger, tensor: Tensor, dim: int, what: str) -> None:
     """Two arrays that both span the joined dim cannot be laid end to end as one."""
     found = [array for array in ledger.labels(tensor) if dim in span(array)]
     if len(found) > 1:
@@ -70,16 +72,22 @@ def _pieces(ledger: Ledger, call: Call, dim: int, what: str) -> tuple[LabelSet, 
 
 def _size_pieces(ledger: Ledger, call: Call, parts: Sequence[LabelArray], dim: int, what: str) -> None:
     """Pieces of one length keep equal numbers; what Python passed for a length is rewritten."""
-    lengths = {part.shape[dim] for part in parts}
-    if len(lengths) == 1:
-        rows = np.stack([part.reshape(-1) for part in parts])
-        ledger.equal_rows(rows, f"{what} cuts the axis in equal parts")
-    lines = [np.moveaxis(part, dim, 0).reshape(part.shape[dim], -1)[:, 0] for part in parts]
-    listed = [int(i) for i in call.ints[: len(lines)]] == [len(line) for line in lines]
-    places = [slice(i, i + 1) if listed else slice(None) for i in range(len(lines))]
-    sized = [ledger.demand(call, len(line), line, at=at) for line, at in zip(lines, places, strict=True)]
-    if len(lengths) > 1 and not all(sized):
-        for part in parts:
+    lengths = [part.shape[dim] for part in parts]
+    listed = [int(i) for i in call.ints[: len(parts)]] == lengths and len(parts) > 1
+    one = bool(call.ints) and call.ints[0] == lengths[0] and call.caller != "chunk"
+    equal = len(set(lengths)) == 1
+    if equal and not listed:
+        ledger.equal_rows(
+            np.stack([np.moveaxis(p, dim, -1) for p in parts]), f"{what} cuts the axis in equal parts"
+        )
+    if call.caller == "chunk" and equal:
+        return
+    for i, part in enumerate(parts):
+        place = i if listed else 0
+        size = ledger.size(call, lengths[i], at=slice(place, place + 1)) if listed or one else None
+        if size is not None:
+            ledger.fit(part, {dim: size}, dim)
+        else:
             ledger.pin(part, f"{what} cuts the axis at numbers that cannot be rewritten")
 
 
@@ -104,43 +112,77 @@ def select(ledger: Ledger, call: Call) -> tuple[LabelSet, ...]:
 
 
 def _selected(ledger: Ledger, call: Call, dim: int, index: int) -> LabelSet:
-    labels = ledger.labels(call["self"])
-    for array in labels:
+    kept = []
+    for array in ledger.labels(call["self"]):
         if span(array) == (dim,):
             ledger.pin(array, f"{call.name} reads channels by their number")
-        elif dim in span(array):
-            rows = np.moveaxis(array, dim, 0).reshape(array.shape[dim], -1)
-            ledger.equal_rows(rows, f"{call.name} reads a part of the axis by its number")
-    kept = [a for a in labels if span(a) != (dim,)]
-    return tuple(a.take([index if dim in span(a) else 0], axis=dim).squeeze(dim) for a in kept)
+            continue
+        if dim in span(array):
+            rows = [d for d in span(array) if d != dim]
+            if ledger.narrow(array, rows, f"{call.name} reads a part of the axis by its number") == dim:
+                ledger.tie_along(array, [dim])
+        kept.append(array.take([index if dim in span(array) else 0], axis=dim).squeeze(dim))
+    return tuple(kept)
 
 
 @rule(aten.slice)
 def slice_(ledger: Ledger, call: Call) -> tuple[LabelSet, ...]:
-    """A run of indices; the runs of one length keep equal numbers, unless Python's bound can be rewritten."""
+    """A run of indices: its bounds are sizes that can be rewritten, or the indices before them are pinned."""
     source, dim = call["self"], call["dim"] % call["self"].ndim
-    start, stop, step = slice(call["start"], call["end"], call["step"]).indices(source.shape[dim])
+    bounds = slice(call["start"], call["end"], call["step"]).indices(source.shape[dim])
     cut = []
     for array in ledger.labels(source):
-        if dim not in span(array):
-            cut.append(array)
-            continue
-        if (start, stop, step) != (0, source.shape[dim], 1):
-            _size_slice(ledger, call, array, dim, (start, stop, step))
-        cut.append(array[(slice(None),) * dim + (slice(start, stop, step),)])
-    return (tuple(cut),)
+        if dim in span(array) and bounds != (0, source.shape[dim], 1):
+            if is_parameter(ledger, source):
+                # What another image size would read of a table of places is not seen here.
+                ledger.pin(array, f"{call.name} reads a part of a parameter")
+            array = _bounded(ledger, call, array, dim, bounds)
+        wide = dim in span(array)
+        cut.append(array[(slice(None),) * dim + (slice(*bounds),)] if wide else array)
+    return (ledger.distinct(cut),)
 
 
-def _size_slice(
+def _bounded(
     ledger: Ledger, call: Call, array: LabelArray, dim: int, bounds: tuple[int, int, int]
-) -> None:
+) -> LabelArray:
+    """Notes how the bounds came about; gives the array as it stands then."""
     start, stop, step = bounds
-    size, length = array.shape[dim], stop - start
-    if step == 1 and length > 0 and size % length == 0 and start % length == 0 and span(array) == (dim,):
-        ledger.equal_rows(array.reshape(-1, length), f"{call.name} cuts the axis in equal parts")
-        ledger.demand(call, length, array.reshape(-1, length)[0])
-    else:
+    length = array.shape[dim]
+    if ledger.narrowing(array) not in (dim, None):
+        return array  # whole rows, all of which stay
+    if step != 1 and stop == length and length % step == 0:
+        lines = np.moveaxis(array, dim, -1)
+        ledger.tie_along(lines.reshape(*lines.shape[:-1], -1, step), [lines.ndim])
+    elif step != 1 or stop <= start:
         ledger.pin(array, f"{call.name} reads channels by their number")
+    else:
+        begin, end = call["start"] or 0, length if call["end"] is None else call["end"]
+        if start:
+            _bound(ledger, call, array, dim, (0, start) if begin > 0 else (start, length))
+        if stop < length:
+            _bound(ledger, call, array, dim, (start, stop) if end >= 0 else (stop, length))
+    return array
+
+
+def _bound(ledger: Ledger, call: Call, array: LabelArray, dim: int, run: tuple[int, int]) -> None:
+    """The indices of `run` keep the number that Python passes for its end, or for its length, or all stay."""
+    first, last = run
+    length = array.shape[dim]
+
+    def part(a: int, b: int) -> LabelArray:
+        return array[(slice(None),) * dim + (slice(a, b),)]
+
+    if first == last:
+        return
+    sized = {last: part(0, last), last - first: part(first, last)}
+    for value, labels in sized.items():
+        if (size := ledger.size(call, value)) is not None:
+            ledger.fit(labels, {dim: size}, dim)
+            return
+    if last == length and (size := ledger.size(call, first - last)) is not None:
+        ledger.fit(part(first, last), {dim: Computed("-", 0, size)}, dim)
+        return
+    ledger.pin(part(first, last), f"{call.name} reads channels by their number")
 
 
 @rule(aten.constant_pad_nd)

@@ -40,15 +40,15 @@ def batch_norm(ledger: Ledger, call: Call) -> tuple[LabelSet, ...]:
 def group_norm(ledger: Ledger, call: Call) -> tuple[LabelSet, ...]:
     """Each group keeps as many channels as every other, and is normalised over those it keeps."""
     x, groups = call["input"], call["group"]
+    over = [d for d in range(x.ndim) if d != 1]
+    ledger.set(x, ledger.unmixed(ledger.labels(x), over, f"{call.name} normalises over it"))
     channels = ledger.vector(x, 1)
     _tie_affine(ledger, call, channels, ("weight", "bias"))
-    others = tuple(a for a in ledger.labels(x) if span(a) != (1,))
-    ledger.pin(others, f"{call.name} normalises over it")
     if channels is None:
         return ((),) * len(call.outputs)
     dense = len(channels) if call["weight"] is None else ledger.dense_shape(call["weight"])[0]
     if groups == dense:
-        ledger.demand(call, groups, channels)
+        ledger.fit(channels, {0: ledger.size(call, groups)}, 0)
     else:
         ledger.equal_rows(channels.reshape(groups, -1), f"{call.name} has {groups} groups of equal width")
     labels = ledger.labels(x)
@@ -61,26 +61,24 @@ def layer_norm(ledger: Ledger, call: Call) -> tuple[LabelSet, ...]:
     """Normalised over the indices that are kept; `normalized_shape` follows."""
     x, shape = call["input"], call["normalized_shape"]
     first = x.ndim - len(shape)
-    for name in ("weight", "bias"):
-        tensor: Tensor | None = call[name]
-        if tensor is not None:
-            normalised = tuple(
-                a.reshape(a.shape[first:]) for a in touching(ledger.labels(x), range(first, x.ndim))
-            )
-            ledger.merge(
-                [(normalised, tensor.shape), (ledger.labels(tensor), tensor.shape)], tensor.ndim, call.name
-            )
-    mixed = touching(ledger.labels(x), range(first, x.ndim))
-    for array in mixed:
-        dims = span(array)
-        if len(dims) > 1:
-            ledger.pin(array, f"{call.name} normalises over jointly labelled dims")
-        else:
-            place = dims[0] - first
-            ledger.demand(call, x.shape[dims[0]], array.reshape(-1), at=slice(place, place + 1))
+    affine = [t for t in (call["weight"], call["bias"]) if t is not None]
+    operands = [(ledger.labels(t), t.shape) for t in (x, *affine)]
+    labels = []
+    mixed = False
+    for array in ledger.merge(operands, x.ndim, call.name):
+        over = [d for d in span(array) if d >= first]
+        dim = ledger.narrow(array, over, f"{call.name} runs over blocks of equal width") if over else None
+        if dim is not None and dim < first:
+            array = ledger.tie_along(array, over)
+        elif dim is not None:
+            place = dim - first
+            size = ledger.size(call, x.shape[dim], at=slice(place, place + 1))
+            ledger.fit(array, {dim: size}, dim)
+            mixed = True
+        labels.append(array)
     if mixed:
-        ledger.site(call, (ledger.labels(x), (), ()))
-    return (ledger.labels(x),) + ((),) * (len(call.outputs) - 1)
+        ledger.site(call, (tuple(labels), (), ()))
+    return (tuple(labels),) + ((),) * (len(call.outputs) - 1)
 
 
 @rule(aten._weight_norm_interface)

@@ -51,31 +51,36 @@ def reduce(ledger: Ledger, call: Call) -> tuple[LabelSet, ...]:
             ),
         )
     dims, keepdim = _dims(call), bool(call.arguments.get("keepdim"))
-    labels = ledger.labels(call.tensors[0])
-    ended = touching(labels, dims)
-    for array in ended:
-        if not set(span(array)) <= set(dims):
-            ledger.pin(array, f"{call.name} reduces a jointly labelled dim")
-    kept = tuple(
-        _without(array, dims, keepdim=keepdim) for array in labels if not set(span(array)) & set(dims)
-    )
-    if ended and len(call.outputs) == 2 and call.outputs[1].dtype == torch.int64:
-        ledger.pin(ended, f"{call.name} answers with the number of a channel")
+    kept, ended = [], False
+    for array in ledger.labels(call.tensors[0]):
+        over = [d for d in span(array) if d in dims]
+        if over and set(over) != set(span(array)) and _mixed_up(ledger, call, array, over):
+            array, over = ledger.tie_along(array, over), []
+        if over:
+            ended = True
+            if len(call.outputs) == 2 and call.outputs[1].dtype == torch.int64:
+                ledger.number(call.outputs[1], array)
+        else:
+            kept.append(_without(array, dims, keepdim=keepdim))
+    labels = ledger.distinct(kept)
     if ended:
-        ledger.site(call, (kept,) * len(call.outputs))
-    return (kept,) * len(call.outputs)
+        ledger.site(call, (labels,) * len(call.outputs))
+    return (labels,) * len(call.outputs)
+
+
+def _mixed_up(ledger: Ledger, call: Call, array: LabelArray, over: list[int]) -> bool:
+    """Whether `array` loses channels along a dim that is not reduced: what is mixed has to be alike."""
+    return ledger.narrow(array, over, f"{call.name} runs over blocks of equal width") not in over
 
 
 @rule(aten._softmax, aten._log_softmax, aten.cumsum, aten.sort, aten.topk, aten.flip, aten.roll)
 def along_dim(ledger: Ledger, call: Call) -> tuple[LabelSet, ...]:
-    """Ops that run along a dim: labelled, it is pinned; the other dims pass."""
+    """Ops that run along a dim: an axis labelled by itself is pinned, blocks leave alike."""
     x = call["self"]
     given = call.arguments.get("dim", call.arguments.get("dims"))
     dims = [given] if isinstance(given, int) else list(given or range(x.ndim))
-    pinned = touching(ledger.labels(x), [d % x.ndim for d in dims])
-    ledger.pin(pinned, f"{call.name} runs along the channels")
-    rest = tuple(a for a in ledger.labels(x) if all(a is not p for p in pinned))
-    return (rest,) * len(call.outputs)
+    reason = f"{call.name} runs along the channels"
+    return (ledger.unmixed(ledger.labels(x), [d % x.ndim for d in dims], reason),) * len(call.outputs)
 
 
 @rule(aten.argmax, aten.argmin)

@@ -5,7 +5,7 @@ from typing import TypeAlias
 
 import torch
 
-from seg_pruning.surgery.labels import LabelArray, LabelSet, span
+from seg_pruning.surgery.labels import FIXED, LabelArray, LabelSet, span
 from seg_pruning.surgery.ledger import Call, Ledger
 
 Rule: TypeAlias = Callable[[Ledger, Call], tuple[LabelSet, ...]]
@@ -46,7 +46,9 @@ POINTWISE: list[Rule] = []
 
 def apply_rule(ledger: Ledger, call: Call) -> None:
     """Passes labels through one op; without a rule, everything that it touches is pinned."""
-    found = None if torch.Tag.inplace_view in call.func.tags else _find(call.func)
+    ledger.pin_numbers(call.tensors, call.name)
+    own = RULES.get(call.func.overloadpacket)
+    found = own if torch.Tag.inplace_view in call.func.tags else _find(call.func)
     if found is not None:
         for tensor, labels in zip(call.outputs, found(ledger, call), strict=True):
             ledger.set(tensor, _settled(ledger, labels, call.name))
@@ -62,6 +64,8 @@ def _settled(ledger: Ledger, labels: LabelSet, what: str) -> LabelSet:
     kept: dict[tuple[int, ...], LabelArray] = {}
     for array in labels:
         dims = span(array)
+        if (array == FIXED).all():
+            continue  # as rigid as no labels
         if not dims:
             ledger.pin(array, f"{what} leaves a single channel")
         elif dims in kept and kept[dims] is not array:

@@ -2,7 +2,7 @@
 
 import torch
 
-from seg_pruning.surgery.labels import LabelSet, along, span, touching
+from seg_pruning.surgery.labels import LabelSet, along
 from seg_pruning.surgery.ledger import Call, Ledger
 from seg_pruning.surgery.rules.registry import rule
 
@@ -38,9 +38,7 @@ _LAST_THREE = (
 
 def _spatial(ledger: Ledger, call: Call, count: int) -> tuple[LabelSet, ...]:
     x = call.tensors[0]
-    moving = touching(ledger.labels(x), range(x.ndim - count, x.ndim))
-    ledger.pin(moving, f"{call.name} moves over it")
-    rest = tuple(a for a in ledger.labels(x) if all(a is not m for m in moving))
+    rest = ledger.unmixed(ledger.labels(x), range(x.ndim - count, x.ndim), f"{call.name} moves over it")
     for other in call.tensors[1:]:
         rest = ledger.merge([(rest, x.shape), (ledger.labels(other), other.shape)], x.ndim, call.name)
     return (rest,) * len(call.outputs)
@@ -68,9 +66,9 @@ def spatial3d(ledger: Ledger, call: Call) -> tuple[LabelSet, ...]:
 def pixel_shuffle(ledger: Ledger, call: Call) -> tuple[LabelSet, ...]:
     """The `r * r` channels that become one output channel leave together."""
     x, r = call["self"], call["upscale_factor"]
+    moved = [d for d in range(x.ndim) if d != x.ndim - 3]
+    ledger.set(x, ledger.unmixed(ledger.labels(x), moved, f"{call.name} moves over it"))
     vector = ledger.vector(x, x.ndim - 3)
-    others = tuple(a for a in ledger.labels(x) if span(a) != (x.ndim - 3,))
-    ledger.pin(others, f"{call.name} moves over it")
     if vector is None:
         return ((),)
     units = vector.reshape(-1, r * r)
@@ -82,9 +80,9 @@ def pixel_shuffle(ledger: Ledger, call: Call) -> tuple[LabelSet, ...]:
 def pixel_unshuffle(ledger: Ledger, call: Call) -> tuple[LabelSet, ...]:
     """Each input channel becomes `r * r` channels that leave together."""
     x, r = call["self"], call["downscale_factor"]
+    moved = [d for d in range(x.ndim) if d != x.ndim - 3]
+    ledger.set(x, ledger.unmixed(ledger.labels(x), moved, f"{call.name} moves over it"))
     vector = ledger.vector(x, x.ndim - 3)
-    others = tuple(a for a in ledger.labels(x) if span(a) != (x.ndim - 3,))
-    ledger.pin(others, f"{call.name} moves over it")
     if vector is None:
         return ((),)
     return ((along(vector.repeat(r * r), x.ndim - 3, x.ndim),),)

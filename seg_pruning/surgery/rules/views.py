@@ -1,13 +1,19 @@
 """Reshape, permute, expand and their kin: the same operation on the label arrays."""
 
+from collections.abc import Sequence
+from typing import TypeAlias
+
 import numpy as np
 import torch
 
 from seg_pruning.surgery.labels import LabelArray, LabelSet, Shape, reshape, segments, span
 from seg_pruning.surgery.ledger import Call, Ledger
 from seg_pruning.surgery.rules.registry import rule
+from seg_pruning.surgery.sizes import Expression, Size
 
 aten = torch.ops.aten
+
+Run: TypeAlias = tuple[tuple[int, ...], tuple[int, ...]]
 
 
 @rule(aten.view, aten._unsafe_view, aten._reshape_alias, aten.reshape)
@@ -17,63 +23,75 @@ def view(ledger: Ledger, call: Call) -> tuple[LabelSet, ...]:
     if 0 in old or call["self"].numel() != call.outputs[0].numel():
         ledger.pin(ledger.labels(call["self"]), f"{call.name} is empty or splits elements")
         return ((),)
-    viewed = tuple(reshape(array, old, new) for array in ledger.labels(call["self"]))
-    for array in ledger.labels(call["self"]):
-        for before, _ in segments(old, new):
-            _keep_order(ledger, array, [d for d in before if d in span(array)], call.name)
-    for array in viewed:
-        _follow_sizes(ledger, call, array, old, new)
-    return (viewed,)
+    runs = segments(old, new)
+    arrays = [_in_order(ledger, array, runs, call.name) for array in ledger.labels(call["self"])]
+    viewed = [reshape(array, old, new) for array in arrays]
+    sized = [_sized(ledger, call, array, old, new) for array in viewed]
+    return (tuple(array for array in sized if array is not None),)
 
 
-def _keep_order(ledger: Ledger, array: LabelArray, merged: list[int], what: str) -> None:
-    """Where each row keeps its own columns, only `(row, column)` can be laid on one axis in the dense order.
+def _in_order(ledger: Ledger, array: LabelArray, runs: Sequence[Run], what: str) -> LabelArray:
+    """`array` such that what stays of it keeps the dense order when dims are laid along one axis.
 
-    As `(column, row)` (a channel shuffle) whole columns have to leave: they are tied.
+    Where each row keeps its own columns, `(row, column)` can be laid on one axis. As `(column, row)` (a
+    channel shuffle) whole columns have to leave: they are tied.
     """
-    if len(merged) < 2:
-        return
-    narrowing = _narrowing(ledger, array)
-    if narrowing is None:
-        ledger.pin(array, f"{what} lays jointly labelled dims along one axis")
-    elif narrowing != merged[-1]:
-        rest = [d for d in merged if d != narrowing]
-        ledger.tie(array, array[tuple(slice(0, 1) if d in rest else slice(None) for d in range(array.ndim))])
+    for before, _ in runs:
+        merged = [d for d in before if d in span(array)]
+        if len(merged) > 1:
+            narrowing = ledger.narrow(array, merged, f"{what} lays blocks of equal width along one axis")
+            if narrowing in merged[:-1]:
+                array = ledger.tie_along(array, [d for d in merged if d != narrowing])
+    return array
 
 
-def _narrowing(ledger: Ledger, array: LabelArray) -> int | None:
-    """The dim along which `array` loses channels: its lines are rows of a block."""
-    row = np.full(ledger.count, -1, dtype=np.int64)
-    for block in ledger.blocks:
-        row[:] = -1
-        row[block.rows] = np.arange(len(block.rows))[:, None]
-        rows = row[array]
-        for d in span(array) if (rows >= 0).all() else ():
-            if array.shape[d] == block.rows.shape[1] and (rows == rows.take([0], axis=d)).all():
-                return d
-    return None
+def _sized(ledger: Ledger, call: Call, array: LabelArray, old: Shape, new: Shape) -> LabelArray | None:
+    """What is left of `array` once what Python passed for its dims is noted, and how a split axis gives way.
 
-
-def _follow_sizes(ledger: Ledger, call: Call, array: LabelArray, old: Shape, new: Shape) -> None:
-    """The last dim of what an axis was split into gives way; whatever Python passed for it is rewritten."""
+    None where a number decides the only dim that could: the array is pinned then.
+    """
+    passed = _passed(call, len(new))
+    rigid = {d for d in span(array) if type(passed.get(d)) is int and passed[d] != -1}
     for before, after in segments(old, new):
         split = [d for d in after if d in span(array)]
-        if not split:
-            continue
-        if len([d for d in before if old[d] > 1]) == 1 and len(split) > 1:
-            columns = np.moveaxis(array, split[-1], -1)
-            ledger.equal_rows(
-                columns.reshape(-1, new[split[-1]]), f"{call.name} splits the axis in equal parts"
-            )
-        place = split[-1] - len(new) if len(call.ints) >= len(new) else None
-        at = slice(None) if place is None else slice(place, place + 1 or None)
-        ledger.demand(call, new[split[-1]], _line(array, split[-1]), at=at)
+        if len(split) > 1 and len([d for d in before if old[d] > 1]) == 1:
+            array = _split(ledger, call, array, split, rigid)
+    dim = ledger.narrowing(array)
+    if dim in rigid:
+        ledger.pin(array, f"{call.name} is given the number {new[dim]} for its length")
+        return None
+    if dim is not None:
+        ledger.fit(array, {d: _size(ledger, call, d, new) for d in span(array)}, dim)
+    return array
 
 
-def _line(array: LabelArray, dim: int) -> LabelArray:
-    """The labels along `dim`, at the first index of all other dims."""
-    index = tuple(slice(None) if d == dim else 0 for d in range(array.ndim))
-    return array[index]
+def _split(ledger: Ledger, call: Call, array: LabelArray, split: list[int], rigid: set[int]) -> LabelArray:
+    """The last dim that can gives way, row by row; what lies behind it leaves with it.
+
+    Rows that keep their own columns stand in the dense order; columns that keep their own rows do not.
+    """
+    passed = _passed(call, array.ndim)
+    sizes = [s.expression for d in split if isinstance(s := passed.get(d), Size)]
+    twice = {d for d in split if isinstance(s := passed.get(d), Size) and sizes.count(s.expression) > 1}
+    open_ = [d for d in split if d not in rigid]
+    giving = ([d for d in open_ if d not in twice] or open_ or split)[-1]
+    left = ledger.tie_along(array, [d for d in split if d > giving])
+    flexible = [d for d in open_ if d < giving]
+    order = [*(d for d in range(array.ndim) if d != giving and d not in flexible), *flexible, giving]
+    why = f"{call.name} splits the axis in equal parts"
+    ledger.equal_rows(left.transpose(order), why, stay=not flexible)
+    return left
+
+
+def _passed(call: Call, ndim: int) -> dict[int, int]:
+    """What Python passed for each dim of the view; nothing where it did not name them all."""
+    names_all = call.caller in ("view", "reshape", "_unsafe_view") and len(call.ints) == ndim
+    return dict(enumerate(call.ints)) if names_all else {}
+
+
+def _size(ledger: Ledger, call: Call, dim: int, new: Shape) -> Expression | None:
+    passed = _passed(call, len(new))
+    return ledger.size(call, new[dim], at=slice(dim, dim + 1) if passed else slice(None))
 
 
 def _moved(labels: LabelSet, order: tuple[int, ...]) -> LabelSet:
