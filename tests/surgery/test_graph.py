@@ -68,8 +68,11 @@ FREE = {
         "stem": (5, 1, "stem.weight stem.bias mid.weight"),
         "mid": (7, 1, "mid.weight mid.bias head.weight"),
     },
-    "Attention": {},
-    "FusedAttention": {"v": (12, 3, "v.weight v.bias head.weight")},
+    "Attention": {
+        "q": (12, 3, "q.weight q.bias k.weight k.bias"),
+        "v": (12, 3, "v.weight v.bias head.weight"),
+    },
+    "FusedAttention": {"q": (3, 1, "q.weight q.bias k.weight k.bias v.weight v.bias head.weight")},  # heads
     "SharedModule": {"stem": (10, 1, "stem.weight stem.bias shared.weight shared.bias head.weight")},
     "TiedWeights": {
         "stem": (9, 1, "stem.weight stem.bias code.weight decode.weight decode.bias head.weight"),
@@ -111,9 +114,7 @@ PINNED = {  # network, group: a part of the reason
     ("DictOutput", "mid"): "reaches the output",
     ("Auxiliary", "aux"): "reaches the output",
     ("ChannelShuffle", "stem"): "cannot shrink alike",
-    ("Attention", "v"): "indices are fixed",
-    ("FusedAttention", "q"): "takes its scale from the width",
-    ("LiteralSize", "stem"): "tried and refused: RuntimeError: shape '[-1, 12, 64]' is invalid",
+    ("LiteralSize", "stem"): "aten.view is given the number 12 for its length",
     ("PartlyFixed", "stem"): "meets a tensor whose indices are fixed in aten.add",
     ("Lookup", "table"): "looks rows up by their number",
 }

@@ -30,9 +30,12 @@ def hand_made(sizes, *, ties=(), pins=(), blocks=(), idle=()):
         ties=tuple((np.array(a), np.array(b)) for a, b in ties),
         pins=tuple((np.array(labels), reason) for labels, reason in pins),
         blocks=tuple(Blocks(np.array(rows), f"block {i}") for i, rows in enumerate(blocks)),
-        demands=(),
+        fits=(),
+        sizes={},
         work=(),
         sites={},
+        scaled={},
+        follows=frozenset(),
         ops=(),
     )
 
@@ -100,12 +103,20 @@ def test_of_nested_blocks_the_finer_rows_bind():
     ("size", "blocks", "reason"),
     [
         (4, [[[1, 2], [3, 4]], [[1, 3], [2, 4]]], "other blocks of it do not fit these"),
-        (6, [[[1, 2], [3, 4]], [[3, 4], [5, 6]]], "other blocks of it do not fit these"),
+        (4, [[[1, 2], [3, 4]], [[1, 3]], [[2, 3], [1, 4]]], "other blocks of it do not fit these"),
+        (5, [[[1, 2, 3], [3, 4, 5]]], "cannot shrink alike"),
         (3, [[[1, 2], [2, 3]]], "cannot shrink alike"),
         (4, [[[1, 1], [2, 3]]], "cannot shrink alike"),
         (4, [[[1], [2], [3], [4]]], "cannot shrink alike"),
     ],
-    ids=["crossing", "chained", "shared unit", "doubled unit", "one column"],
+    ids=[
+        "crossing",
+        "crossing and one row",
+        "shared unit, longer",
+        "shared unit",
+        "doubled unit",
+        "one column",
+    ],
 )
 def test_blocks_that_cannot_shrink_pin_what_they_hold(size, blocks, reason):
     trace = hand_made([size], blocks=blocks)
@@ -113,6 +124,65 @@ def test_blocks_that_cannot_shrink_pin_what_they_hold(size, blocks, reason):
     held = np.unique(np.concatenate([np.reshape(rows, -1) for rows in blocks]))
     assert all(reason in found.reasons[found.group[label]] for label in held)
     assert all(found.reasons[found.group[i]] == "" for i in range(1, size + 1) if i not in held)
+
+
+@pytest.mark.parametrize(
+    ("size", "blocks", "expected"),
+    [
+        (6, [[[1, 2], [3, 4]], [[3, 4], [5, 6]]], [[1, 2], [3, 4], [5, 6]]),
+        (8, [[[1, 2, 3, 4], [5, 6, 7, 8]], [[1, 3], [2, 4]]], [[1, 3], [2, 4], [5, 6], [7, 8]]),
+        (10, [[[1, 2, 3, 4, 5, 6], [1, 2, 7, 8, 9, 10]], [[1, 2], [3, 4]]], None),
+        (10, [[[1, 2, 3, 4], [7, 8, 9, 10]], [[1, 2], [5, 6]]], [[1, 2], [3, 4], [5, 6], [7, 8], [9, 10]]),
+        (10, [[[1, 2, 3, 4], [5, 6, 7, 8]], [[1, 2, 3, 4, 5, 6]]], [[1, 2, 3, 4], [5, 6, 7, 8], [9], [10]]),
+        (10, [[[1, 2, 3, 4], [5, 6, 7, 8]], [[1, 2, 3, 4, 5, 6], [1, 2, 3, 7, 9, 10]]], None),
+        (9, [np.arange(1, 10).reshape(3, 1, 3)], [[1, 2, 3], [4, 5, 6], [7, 8, 9]]),
+    ],
+    ids=["chained", "a half in quarters", "a unit in both", "overlapping", "one row", "no fit", "three dims"],
+)
+def test_blocks_share_the_rows_that_all_of_them_are_made_of(size, blocks, expected):
+    _, found = groups(hand_made([size], blocks=blocks))
+    if expected is None:
+        assert all(found.reasons)
+        return
+    rows = []
+    for g, held in enumerate(found.rows):
+        labels = np.flatnonzero((found.group == g) & (found.root == np.arange(size + 1)))
+        rows += labels[held].tolist() if len(held) > 1 else labels[held].reshape(-1, 1).tolist()
+    assert set(found.reasons) == {""}
+    assert sorted(map(sorted, rows)) == expected
+
+
+@pytest.mark.parametrize(
+    ("block", "ties", "rows", "free"),
+    [
+        ([[1, 2, 3], [3, 2, 1]], [], [[1, 2, 3]], {1, 2, 3, 4, 5, 6}),  # one row in another order
+        ([[1, 2], [3, 4], [2, 1]], [], [[1, 2], [3, 4]], {1, 2, 3, 4, 5, 6}),
+        ([[1, 1, 2, 3], [4, 4, 5, 6]], [], [[2, 3], [5, 6]], {2, 3, 5, 6}),  # of 1 two would leave at once
+        ([[1, 2, 3], [4, 5, 6]], [([1], [4])], [[1, 2, 3]], set()),
+    ],
+)
+def test_each_row_counts_once_and_what_stands_twice_in_a_row_stays(block, ties, rows, free):
+    _, found = groups(hand_made([6], blocks=[block], ties=ties))
+    assert {label for label in range(1, 7) if not found.reasons[found.group[found.root[label]]]} == free
+    if len(rows) > 1:
+        group = found.group[rows[0][0]]
+        index = found.index[np.array(rows)]
+        assert sorted(map(sorted, found.rows[group].tolist())) == sorted(map(sorted, index.tolist()))
+        assert {int(g) for g in found.group[np.array(rows)].reshape(-1)} == {int(group)}
+    assert all(
+        "some of which leave together" in reason or "cannot shrink alike" in reason
+        for reason in found.reasons
+        if reason
+    )
+
+
+@pytest.mark.parametrize(("stay", "reason"), [(True, "block, and they cannot shrink alike"), (False, "")])
+def test_a_line_that_is_one_unit_leaves_only_where_lines_may(stay, reason):
+    trace = hand_made([6], ties=[([1, 1, 4, 4], [2, 3, 5, 6])])
+    trace = replace(trace, blocks=(Blocks(np.array([[1, 2, 3], [4, 5, 6]]), "block", stay),))
+    roots, found = groups(trace)
+    assert (roots, found.reasons) == ([[1, 4]], (reason,))
+    assert found.rows[0].tolist() == [[0, 1]]
 
 
 def test_a_pin_spreads_through_blocks_with_its_reason():

@@ -12,6 +12,7 @@ from seg_pruning.surgery.labels import (
     along,
     collapse,
     components,
+    kept_extents,
     lift,
     reshape,
     segments,
@@ -128,3 +129,22 @@ def test_arrays_that_touch_dims_and_arrays_lifted_by_broadcasting():
 )
 def test_collapse_drops_the_dims_along_which_nothing_changes(array, expected):
     assert collapse(np.array(array)).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("mask", "expected"),
+    [
+        ([[1, 0, 1], [0, 1, 1]], ((2, 2), (1,))),  # each row its own columns
+        ([[1, 0, 1], [0, 0, 0], [0, 1, 1]], ((2, 2), (1,))),
+        ([[1, 1, 0], [0, 1, 1], [1, 0, 1], [0, 0, 0]], ((3, 2), (1,))),
+        ([[1, 0, 0], [1, 1, 0], [0, 1, 1], [0, 0, 1]], ((2, 3), (0,))),  # each column its own rows
+        ([[1, 0, 1], [0, 0, 0]], ((1, 2), ())),
+        ([[1, 1], [1, 1]], ((2, 2), ())),
+        ([[0, 0], [0, 0]], ((0, 0), ())),
+        ([1, 0, 1], ((2,), ())),
+        ([[1, 1], [1, 0]], None),
+        ([[1, 1, 1], [1, 0, 0], [0, 1, 0]], None),
+    ],
+)
+def test_what_a_mask_keeps_is_a_rectangle_or_nothing(mask, expected):
+    assert kept_extents(np.array(mask, dtype=bool)) == expected

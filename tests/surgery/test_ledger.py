@@ -14,6 +14,9 @@ V = along([7, 8, 9], 0, 3)  # the same channels of a tensor without a batch dim
 JOINT = np.arange(10, 16).reshape(1, 3, 2, 1)
 OTHER = np.arange(20, 26).reshape(1, 3, 2, 1)
 WIDE, GATE, SPATIAL = (2, 3, 2, 4), (2, 1, 2, 4), (1, 3, 1, 1)
+ROWS_AS_C = {(1, 10), (1, 11), (2, 12), (2, 13), (3, 14), (3, 15)}
+WHOLE = {(10, 11), (12, 13), (14, 15)}
+COLUMNS = {(i, 20 + i % 2) for i in range(10, 16)}
 
 
 def pairs(ledger):
@@ -30,12 +33,19 @@ def pairs(ledger):
         ([((C,), WIDE), ((V,), (3, 1, 1))], {(1, 7), (2, 8), (3, 9)}, [], [(1,)]),
         ([((C,), WIDE), ((), GATE)], set(), [], [(1,)]),
         ([((C,), WIDE), ((), ())], set(), [], [(1,)]),
-        ([((C,), WIDE), ((), WIDE)], set(), [1, 2, 3], [(1,)]),
-        ([((), (3, 1, 1)), ((C,), WIDE)], set(), [1, 2, 3], [(1,)]),
+        ([((C,), WIDE), ((), WIDE)], set(), [1, 2, 3], []),
+        ([((), (3, 1, 1)), ((C,), WIDE)], set(), [1, 2, 3], []),
         ([((JOINT,), WIDE), ((OTHER,), WIDE)], {(i, i + 10) for i in range(10, 16)}, [], [(1, 2)]),
-        ([((JOINT,), WIDE), ((C,), WIDE)], set(), [1, 2, 3, *range(10, 16)], [(1, 2), (1,)]),
-        ([((JOINT,), WIDE), ((C,), SPATIAL)], set(), [1, 2, 3, *range(10, 16)], [(1, 2), (1,)]),
-        ([((JOINT,), WIDE), ((), GATE)], set(), list(range(10, 16)), [(1, 2)]),
+        ([((JOINT,), WIDE), ((C,), WIDE)], ROWS_AS_C, [], [(1, 2), (1,)]),
+        ([((JOINT,), WIDE), ((C,), SPATIAL)], ROWS_AS_C | WHOLE, [], [(1,)]),
+        ([((JOINT,), WIDE), ((), GATE)], set(), [], [(1, 2)]),
+        ([((JOINT,), WIDE), ((), WIDE)], set(), list(range(10, 16)), []),
+        (
+            [((JOINT,), WIDE), ((C, along([20, 21], 2, 4)), WIDE)],
+            ROWS_AS_C | WHOLE | COLUMNS,
+            [],
+            [(1,), (2,)],
+        ),
         ([((JOINT,), WIDE), ((), (1, 1, 1, 4))], set(), [], [(1, 2)]),
         ([((C,), WIDE), ((D,), WIDE), ((), GATE)], {(1, 4), (2, 5), (3, 6)}, [], [(1,)]),
     ],
@@ -51,6 +61,8 @@ def pairs(ledger):
         "joint and vector",
         "joint and broadcast vector",
         "joint and half",
+        "joint and rigid",
+        "joint and both by themselves",
         "joint and rigid elsewhere",
         "three",
     ],
@@ -134,21 +146,132 @@ def test_a_copy_stands_for_what_was_minted():
     assert ledger.dense_shape(torch.zeros(5)) == (5,)
 
 
-def test_a_demand_is_made_by_the_attributes_of_that_value_at_that_place():
-    heads, width = Size(4, Attribute("a", "heads")), Size(4, Attribute("a", "width"))
-    call = Call(torch.ops.aten.view.default, {}, (), (), [heads, 4, Size(8, Attribute("a", "n")), width])
-    ledger, labels = Ledger(), np.arange(4)
-    assert ledger.demand(call, 4, labels)
-    assert ledger.demand(call, 4, labels, at=slice(2, None))
-    assert not ledger.demand(call, 4, labels, at=slice(1, 3))
-    assert not ledger.demand(call, 5, labels)
-    assert [str(d.attribute) for d in ledger.demands] == ["a.heads", "a.width", "a.width"]
+@pytest.mark.parametrize(
+    ("shape", "narrowing", "ties", "left"),
+    [
+        (GATE, None, set(), (3, 2)),  # open: each column keeps as many rows as every other
+        (GATE, 1, set(), (3, 2)),
+        (GATE, 2, WHOLE, (3, 1)),  # whole rows leave
+        (SPATIAL, None, set(), (3, 2)),
+        (SPATIAL, 2, set(), (3, 2)),
+        (SPATIAL, 1, {(10, 12), (10, 14), (11, 13), (11, 15)}, (1, 2)),  # whole columns leave
+    ],
+)
+def test_a_joint_array_that_meets_a_fixed_dim_loses_along_the_other_one(shape, narrowing, ties, left):
+    ledger = Ledger(count=30)
+    if narrowing is not None:
+        ledger.narrow(JOINT, [narrowing], "before")
+    (array,) = ledger.merge([((JOINT,), WIDE), ((), shape)], 4, "aten.add")
+    assert pairs(ledger) == ties
+    assert ledger.pins == []
+    assert array.shape == (1, *left, 1)
+    found = ledger.narrowing(array)
+    assert found == (1 if shape == GATE else 2)
 
 
-def test_one_row_binds_nothing():
+def test_the_dim_along_which_channels_leave_is_chosen_once():
+    ledger = Ledger(count=40)
+    assert ledger.narrowing(C) == 1
+    assert ledger.narrowing(JOINT) is None
+    assert ledger.narrow(JOINT, [1], "first") == 1
+    assert ledger.narrow(JOINT, [1, 2], "second") == 1
+    assert ledger.narrowing(JOINT.transpose(0, 2, 1, 3)) == 2
+    assert [(b.rows.reshape(-1, 3).tolist(), b.reason) for b in ledger.blocks] == [
+        ([[10, 12, 14], [11, 13, 15]], "first")
+    ]
+    ledger.tie(OTHER, JOINT)  # what is tied leaves along the same dim
+    assert ledger.narrow(OTHER, [1, 2], "third") == 1
+    assert ledger.narrow(np.arange(30, 36).reshape(1, 3, 2, 1), [1, 2], "fourth") == 2
+    padded = np.concatenate([JOINT, np.full((1, 3, 1, 1), FIXED)], axis=2)
+    assert ledger.narrowing(padded) == 1
+
+
+def test_a_weight_whose_dims_are_labelled_together_loses_along_the_last_one():
+    ledger, weight = Ledger(joint={"weight": (0, 1)}), torch.zeros(4, 3, 2)
+    ledger.mint("weight", weight)
+    (joint,) = [array for array in ledger.labels(weight) if array.size == 12]
+    assert ledger.narrowing(joint) == 1
+    assert ledger.narrowing(joint[:2]) is None  # a part of it may have been cut otherwise
+
+
+@pytest.mark.parametrize(
+    ("labels", "dims", "ties", "pinned", "left"),
+    [
+        ((C,), [2, 3], set(), [], [(1, 3, 1, 1)]),
+        ((C,), [1], set(), [1, 2, 3], []),
+        ((JOINT,), [2, 3], {(10, 11), (12, 13), (14, 15)}, [], [(1, 3, 1, 1)]),
+        ((JOINT,), [1], {(10, 12), (10, 14), (11, 13), (11, 15)}, [], [(1, 1, 2, 1)]),
+        ((JOINT,), [1, 2], set(), list(range(10, 16)), []),
+        ((C, JOINT), [2], {(10, 11), (12, 13), (14, 15), (1, 10), (2, 12), (3, 14)}, [], [(1, 3, 1, 1)]),
+        ((C, JOINT), [1, 3], {(10, 12), (10, 14), (11, 13), (11, 15)}, [1, 2, 3], [(1, 1, 2, 1)]),
+    ],
+)
+def test_what_is_mixed_leaves_as_a_whole_or_stays(labels, dims, ties, pinned, left):
+    ledger = Ledger(count=30)
+    result = ledger.unmixed(labels, dims, "mixes")
+    assert pairs(ledger) == ties
+    assert [(int(i), reason) for held, reason in ledger.pins for i in held] == [(i, "mixes") for i in pinned]
+    assert [array.shape for array in result] == left
+
+
+def test_arrays_of_the_same_dims_are_given_once():
+    ledger = Ledger(count=30)
+    assert [a is b for a, b in zip(ledger.distinct([C, JOINT, D]), (C, JOINT), strict=True)] == [True, True]
+    assert pairs(ledger) == {(1, 4), (2, 5), (3, 6)}
+
+
+def test_a_size_is_believed_at_its_place_with_its_value_and_from_its_own_pass():
     ledger = Ledger()
+    heads, width, n = (
+        Size(v, Attribute("a", name), ledger) for v, name in ((4, "heads"), (4, "width"), (8, "n"))
+    )
+    call = Call(
+        torch.ops.aten.view.default, {}, (), (), [heads, 4, n, width, Size(9, n.expression, Ledger())]
+    )
+    assert ledger.size(call, 4) is heads.expression
+    assert ledger.size(call, 4, at=slice(1, None)) is width.expression
+    assert ledger.size(call, 4, at=slice(1, 3)) is None
+    assert ledger.size(call, 8) is n.expression
+    assert ledger.size(call, 5) is None
+    assert ledger.size(call, 9) is None
+
+
+def test_a_fit_is_noted_where_a_size_is_known():
+    ledger, labels, size = Ledger(), np.arange(12).reshape(3, 4), Attribute("a", "heads")
+    ledger.fit(labels, {0: None, 1: None}, 1)
+    ledger.fit(labels, {0: size, 1: None}, 1)
+    assert [(f.labels is labels, f.sizes, f.dim) for f in ledger.fits] == [(True, ((0, size),), 1)]
+
+
+def test_a_length_is_a_size_where_channels_leave_line_by_line():
+    ledger, x = Ledger(count=30), torch.zeros(1, 3, 2, 5)
+    ledger.set(x, (JOINT,))
+    assert {type(length) for length in ledger.lengths(x)} == {int}  # open
+    ledger.narrow(JOINT, [1], "rows")
+    lengths = ledger.lengths(x)
+    assert lengths == [1, 3, 2, 5]
+    assert [type(length) for length in lengths] == [int, Size, int, int]
+    assert (lengths[1].owner, lengths[1].expression.dim) == (ledger, 1)
+    assert lengths[1].expression.labels is JOINT
+
+
+def test_channels_whose_numbers_are_read_are_pinned():
+    ledger, numbers, other = Ledger(), torch.zeros(2, dtype=torch.long), torch.zeros(2, dtype=torch.long)
+    ledger.number(numbers, np.array([1, 2]))
+    ledger.number(numbers, np.array([5]))
+    ledger.pin_numbers([other], "aten.add")
+    assert ledger.pins == []
+    ledger.pin_numbers([other, numbers], "aten.add")
+    assert [(held.tolist(), reason) for held, reason in ledger.pins] == [
+        ([1, 2], "aten.add reads the number of a channel"),
+        ([5], "aten.add reads the number of a channel"),
+    ]
+
+
+def test_one_row_binds_nothing_and_what_is_fixed_is_left_out():
+    ledger = Ledger(count=10)
     ledger.equal_rows(np.array([[1, 2]]), "halves")
-    ledger.equal_rows(np.array([[1, 2], [3, 4]]), "halves")
+    ledger.equal_rows(np.array([[1, 2, FIXED], [3, 4, FIXED], [FIXED] * 3]), "halves")
     assert [b.rows.tolist() for b in ledger.blocks] == [[[1, 2], [3, 4]]]
 
 

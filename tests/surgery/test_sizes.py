@@ -1,17 +1,43 @@
 """Ints of modules while a network is traced, and what layers state about themselves."""
 
 import copy
+import math
+import operator
 import pickle
 from contextlib import nullcontext
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seg_pruning.surgery.errors import PruningError
-from seg_pruning.surgery.sizes import Attribute, Size, declared, read, tracked_sizes, write_
+from seg_pruning.surgery.sizes import (
+    Attribute,
+    Computed,
+    Extent,
+    Shape,
+    Size,
+    declared,
+    evaluate,
+    factors,
+    invert,
+    leaves,
+    read,
+    tracked_sizes,
+    write_,
+)
 from seg_pruning.surgery.trace import FunctionCalls, record
+
+OWNER = object()
+A, B = Attribute("stem", "a"), Attribute("stem", "b")
+
+
+def shown(expression):
+    if isinstance(expression, Computed):
+        return f"({shown(expression.left)} {expression.operator} {shown(expression.right)})"
+    return str(expression)
 
 
 class Watcher(FunctionCalls):
@@ -23,7 +49,7 @@ class Watcher(FunctionCalls):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         def run(*a, **k):
-            found = {str(i.attribute) for i in self.frames[-1] if isinstance(i, Size)}
+            found = {shown(i.expression) for i in self.frames[-1].ints if isinstance(i, Size)}
             self.seen.setdefault(func.__name__, set()).update(found)
             return func(*a, **k)
 
@@ -52,20 +78,20 @@ def network() -> nn.Module:
 
 
 @pytest.mark.parametrize(
-    ("function", "attributes"),
+    ("function", "sizes"),
     [
         ("conv2d", {"1.groups"}),
         ("view", {"1.heads"}),
         ("split", {"1.sections[0]", "1.sections[1]"}),
         ("avg_pool2d", {"1.window[0]", "1.window[1]"}),
-        ("reshape", set()),  # computed with: `self.heads * 2` names no attribute that could be rewritten
+        ("reshape", {"(1.heads * 2)"}),
     ],
 )
-def test_an_attribute_is_known_where_python_passes_it(function, attributes):
+def test_an_attribute_is_known_where_python_passes_it_and_what_was_computed_with_it(function, sizes):
     model, watcher = network(), Watcher()
-    with tracked_sizes(model), watcher:
+    with tracked_sizes(model, OWNER), watcher:
         model(torch.rand(1, 8, 4, 4))
-    assert watcher.seen[function] == attributes
+    assert watcher.seen[function] == sizes
 
 
 @pytest.mark.parametrize("error", [None, RuntimeError, KeyboardInterrupt])
@@ -73,9 +99,10 @@ def test_every_attribute_is_restored(error):
     model = network()
     model.extend([model[1]])  # the same module under two names
     before = [dict(vars(module)) for module in model.modules()]
-    with pytest.raises(error) if error else nullcontext(), tracked_sizes(model):
+    with pytest.raises(error) if error else nullcontext(), tracked_sizes(model, OWNER):
         assert isinstance(model[1].heads, Size)
         assert model[1].heads == 4
+        assert model[1].heads.owner is OWNER
         if error:
             raise error
     after = [dict(vars(module)) for module in model.modules()]
@@ -88,21 +115,172 @@ def test_what_cannot_be_a_width_is_left_alone_and_containers_keep_their_type():
     inner = model[1]
     names = ("flag", "one", "zero", "ratio", "mixed")
     before = {name: getattr(inner, name) for name in names}
-    with tracked_sizes(model):
+    with tracked_sizes(model, OWNER) as values:
+        assert {str(attribute): value for attribute, value in values.items() if attribute.module == "1"} == {
+            "1.heads": 4, "1.sections[0]": 2, "1.sections[1]": 6,
+            "1.window[0]": 2, "1.window[1]": 2, "1.groups": 4,
+        }  # fmt: skip
         assert all(getattr(inner, name) is before[name] for name in names)
         assert type(inner.sections) is list
         assert type(inner.window) is tuple
-        assert inner.sections[1].attribute == Attribute("1", "sections", 1)
+        assert inner.sections[1].expression == Attribute("1", "sections", 1)
         assert inner.training is True
 
 
 def test_a_copy_and_a_pickle_of_a_size_are_plain_ints():
-    size = Size(8, Attribute("stem", "width"))
-    copies = [copy.copy(size), *copy.deepcopy([size]), pickle.loads(pickle.dumps(size)), size + 0, -size]
-    assert copies == [8, 8, 8, 8, -8]
+    size = Size(8, Attribute("stem", "width"), OWNER)
+    copies = [copy.copy(size), *copy.deepcopy([size]), pickle.loads(pickle.dumps(size)), int(size), +size]
+    assert copies == [8] * 5
     assert {type(c) for c in copies} == {int}
-    assert str(size.attribute) == "stem.width"
+    assert str(size.expression) == "stem.width"
     assert str(Attribute("", "shape", 2)) == "shape[2]"
+
+
+FORMULAS = [
+    lambda a, b: a + b,
+    lambda a, b: a - b,
+    lambda a, b: a * b,
+    lambda a, b: a // b,
+    lambda a, b: -a + 0 * b,
+    lambda a, b: 3 + a - 1,
+    lambda a, b: 100 - (a * 2),
+    lambda a, b: 3 * a,
+    lambda a, b: 97 // a,
+    lambda a, b: (a + 1) // 2 * b,
+    lambda a, b: True + a * False + b,
+    lambda a, b: operator.iadd(a, b),
+    lambda a, b: sum([a, b, a]),
+    lambda a, b: math.prod([a, 2, b]),
+]
+
+
+@pytest.mark.parametrize("formula", FORMULAS, ids=range(len(FORMULAS)))
+def test_what_was_computed_can_be_computed_again_with_other_values(formula):
+    size = formula(Size(12, A, OWNER), Size(3, B, OWNER))
+    assert type(size) is Size
+    assert size == formula(12, 3)
+    assert size.owner is OWNER
+    for a, b in ((12, 3), (7, 2), (1, 5)):
+        assert evaluate(size.expression, {A: a, B: b}.__getitem__) == formula(a, b)
+
+
+@pytest.mark.parametrize(
+    "formula",
+    [
+        lambda a: a / 2,
+        lambda a: 2 / a,
+        lambda a: a * 0.5,
+        lambda a: 0.5 * a,
+        lambda a: a + 0.5,
+        lambda a: 0.5 - a,
+        lambda a: a // 2.0,
+        lambda a: 7.5 // a,
+        lambda a: a**-0.5,
+        lambda a: a % 5,
+        lambda a: 2**a,
+        lambda a: divmod(a, 5),
+        lambda a: a > 3,
+        lambda a: a == 12,
+        lambda a: bool(a),
+        lambda a: hash(a),
+        lambda a: f"{a} {a!r} {a:03d}",
+        lambda a: math.sqrt(a),
+        lambda a: [0] * a,
+        lambda a: a * [0],
+        lambda a: (1, 2) * a,
+        lambda a: a * "x",
+        lambda a: list(range(a)),
+        lambda a: list(range(20))[a],
+        lambda a: {12: "found"}[a],
+        lambda a: torch.arange(3).mul(a).tolist(),
+        lambda a: (a * torch.arange(3)).tolist(),
+        lambda a: complex(a) + a,
+    ],
+)
+def test_all_else_is_what_a_plain_int_gives(formula):
+    got, expected = formula(Size(12, A, OWNER)), formula(12)
+    assert got == expected
+    assert type(got) is type(expected)
+
+
+@pytest.mark.parametrize("formula", [lambda a: a // 0, lambda a: a + "x", lambda a: a[0], lambda a: a - None])
+def test_errors_are_those_of_a_plain_int(formula):
+    with pytest.raises((ZeroDivisionError, TypeError)) as plain:
+        formula(12)
+    with pytest.raises(plain.type):
+        formula(Size(12, A, OWNER))
+
+
+def test_the_sizes_of_a_pass_stay_its_own():
+    mine, other = Size(12, A, OWNER), Size(3, B, object())
+    assert (mine * 2).owner is OWNER
+    assert (2 * mine).owner is OWNER
+    assert (other // 2).owner is other.owner
+
+
+@pytest.mark.parametrize(
+    ("expression", "above", "below"),
+    [
+        (A, [A], []),
+        (6, [6], []),
+        (Computed("*", 3, A), [3, A], []),
+        (Computed("//", A, B), [A], [B]),
+        (Computed("//", Computed("*", 2, A), Computed("//", B, 4)), [2, A, 4], [B]),
+    ],
+)
+def test_factors_stand_above_and_below_the_line(expression, above, below):
+    assert factors(expression) == (above, below)
+    assert list(leaves(expression)) == [e for e in (*above, *below) if isinstance(e, Attribute)]
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [Computed("+", A, 1), Computed("*", 2, Computed("-", A, B)), Computed("//", Computed("+", A, 1), 2)],
+)
+def test_a_sum_has_no_factors(expression):
+    assert factors(expression) is None
+
+
+@pytest.mark.parametrize("formula", FORMULAS, ids=range(len(FORMULAS)))
+@pytest.mark.parametrize("unknown", [A, B], ids=str)
+def test_a_size_is_solved_for_an_attribute_that_gives_it(formula, unknown):
+    expression = formula(Size(12, A, OWNER), Size(3, B, OWNER)).expression
+    times = list(leaves(expression)).count(unknown)
+    for target in range(-5, 60):
+
+        def value(x, expression=expression):
+            return evaluate(expression, {A: 12, B: 3, unknown: x}.__getitem__)
+
+        found = invert(expression, unknown, target, {A: 12, B: 3}.__getitem__)
+        possible = [x for x in range(-200, 201) if x and value(x) == target]  # no division by nothing
+        assert found is None or value(found) == target
+        divided = formula in (FORMULAS[3], FORMULAS[8]) and unknown == (B if formula is FORMULAS[3] else A)
+        assert times != 1 or divided or not possible or found is not None
+
+
+def test_an_attribute_that_stands_twice_is_not_solved_for():
+    assert invert(Computed("*", A, A), A, 9, {A: 3}.__getitem__) is None
+    assert invert(B, A, 9, {A: 3, B: 9}.__getitem__) is None
+
+
+def test_a_shape_is_like_that_of_torch_but_for_its_hash():
+    plain = torch.zeros(2, 6, 4, 5).shape
+    channels = Size(6, Extent(np.arange(6).reshape(1, 6, 1, 1), 1), OWNER)
+    shape = Shape([2, channels, 4, 5])
+    assert shape == plain == shape
+    assert (len(shape), tuple(shape), list(shape), shape[::-1]) == (4, plain, list(plain), plain[::-1])
+    assert type(shape[:2]) is Shape
+    assert shape[1] is channels
+    assert shape[:2][1] is channels
+    assert shape[-3] is channels
+    assert [torch.zeros(shape).shape, torch.zeros(*shape).shape, torch.Size(shape)] == [plain] * 3
+    total = shape.numel()
+    assert total == 240
+    assert evaluate(total.expression, lambda _: 2) == 80
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(shape)
+    assert Shape([2, 3]).numel() == 6
+    assert Shape([]).numel() == 1
 
 
 def test_a_forward_that_copies_what_it_reads_is_traced():

@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from seg_pruning.surgery.errors import PruningError
 from seg_pruning.surgery.labels import components
+from seg_pruning.surgery.sizes import Size, evaluate
 from seg_pruning.surgery.trace import record
 
 IMAGE = torch.rand(2, 3, 8, 8)
@@ -136,12 +137,79 @@ def test_what_reaches_the_output_or_the_input_is_pinned_and_the_rest_is_not(answ
     assert set(units) >= {("first.weight", (0,)), ("norm.running_var", (0,)), ("last.weight", (1,))}
 
 
-def test_the_size_that_a_view_reads_is_demanded():
+def test_the_size_that_a_view_reads_is_noted_with_the_axis_that_it_sizes():
     trace = record(Network(), IMAGE)
     root = components(trace.count, trace.ties)
     (norm,) = [m.labels for m in trace.mints if m.tensor == "norm.weight"]
-    assert {str(demand.attribute) for demand in trace.demands} == {"width"}
-    assert all((root[demand.labels] == root[norm]).all() for demand in trace.demands)
+    assert len(trace.fits) == 2  # in eval mode and, since one layer does not run in it, in train mode
+    for fit in trace.fits:
+        assert [(d, str(size)) for d, size in fit.sizes] == [(1, "width")]
+        assert fit.dim == 1
+        assert (root[fit.labels.reshape(-1)] == root[norm]).all()
+        assert trace.sizes[fit.sizes[0][1]] == 6
+
+
+class Lengths(nn.Module):
+    """A network that reads lengths of what its first layer makes."""
+
+    def __init__(self, read) -> None:
+        super().__init__()
+        self.first, self.last, self.read = nn.Conv2d(3, 6, 1), nn.Conv2d(6, 2, 1), read
+
+    def forward(self, x: Tensor) -> Tensor:
+        made = self.first(x)
+        self.read(made)
+        return self.last(made)
+
+
+@pytest.mark.parametrize(
+    ("read", "tracked"),
+    [
+        (lambda x: list(x.shape), [False, True, False, False]),
+        (lambda x: list(x.size()), [False, True, False, False]),
+        (lambda x: [x.shape[1], x.shape[-3], x.shape[0]], [True, True, False]),
+        (lambda x: [x.size(1), x.size(-3), x.size(dim=1), x.size(3)], [True, True, True, False]),
+        (lambda x: [x.numel(), x.shape.numel(), x.shape[2:].numel()], [True, True, False]),
+        (lambda x: [len(x), x.ndim, x.dim()], [False, False, False]),
+        (lambda x: list(x.flatten(2).movedim(1, -1).shape), [False, False, True]),
+        (lambda x: list(x.mean(1).shape), [False, False, False]),
+    ],
+)
+def test_the_lengths_that_python_reads_remember_which_axis_they_measure(read, tracked):
+    found, plain = [], []
+    record(Lengths(lambda x: found.append(read(x))), IMAGE)
+    Lengths(lambda x: plain.append(read(x)))(IMAGE)
+    (lengths,) = found
+    assert lengths == plain[0]
+    assert [isinstance(length, Size) for length in lengths] == tracked
+    for size in (length for length in lengths if isinstance(length, Size)):
+        assert evaluate(size.expression, lambda extent: extent.labels.shape[extent.dim]) == size
+
+
+def test_lengths_are_plain_outside_of_a_trace():
+    def read(x: Tensor) -> None:
+        assert type(x.shape) is torch.Size
+        assert {type(length) for length in x.shape} == {int}
+
+    model = Lengths(lambda x: None)
+    record(model, IMAGE)
+    model.read = read
+    model(IMAGE)
+
+
+def test_what_was_computed_from_a_length_is_known_where_it_is_passed():
+    class Halves(Lengths):
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.first(x)
+            return self.last(x.reshape(2, 2, x.shape[1] // 2, 8, 8).flatten(1, 2))
+
+    trace = record(Halves(None), IMAGE)
+    (fit,) = trace.fits
+    ((dim, size),) = fit.sizes
+    assert (dim, fit.dim, fit.labels.shape) == (2, 2, (1, 2, 3, 1, 1))
+    assert evaluate(size, lambda extent: extent.labels.shape[extent.dim]) == 3
+    assert evaluate(size, lambda extent: 4) == 2
+    assert not any("number" in reason for _, reason in trace.pins)
 
 
 @pytest.mark.parametrize("answer", [lambda _: None, lambda x: x.mean().item(), lambda _: {}])

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests.surgery.rules.probe import Probe
+from tests.surgery.rules.sandwich import check_cut
 
 
 def test_convolution():
@@ -107,3 +108,27 @@ def test_work_is_counted_as_torch_counts(function, shapes):
     with FlopCounterMode(display=False) as counter:
         function(*probe.inputs)
     assert sum(work.macs for work in probe.ledger.work) == counter.get_total_flops() // 2
+
+
+def test_a_product_over_the_width_of_heads_ties_both_sides_channel_by_channel():
+    def scores(q, k):
+        q, k = (t.view(1, t.shape[1], 3, -1).transpose(1, 2) for t in (q, k))
+        return (q * 2) @ (k * 2).mT
+
+    probe = Probe(scores, (1, 5, 12), (1, 7, 12))
+    assert probe.tied(0, 2, 1, 2)
+    assert len(set(probe.units(probe.labels(0, 2))) - {0}) == 12
+    assert len(probe.ledger.sites) == 1
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: ((y := x.flatten(2)) @ y.mT @ y).view(x.shape),
+        lambda x: ((y := x.flatten(2)) @ (y.mT @ y).softmax(-1)).view(x.shape),
+        lambda x: x @ torch.linspace(-1, 1, 64).view(8, 8),
+    ],
+    ids=["linear attention", "attention over places", "a fixed product"],
+)
+def test_what_is_left_answers_as_it_did(function):
+    check_cut(function)

@@ -26,13 +26,16 @@ def test_the_indexed_dim_is_pinned_and_the_others_move_as_data(function):
 
 def test_other_dims_stay_free():
     assert Probe(lambda x: x[ROWS], (4, 3, 5)).free(0, 2)
+    middle = Probe(lambda x: x[:, ROWS], (4, 3, 5))
+    middle.check_moved()
+    assert [middle.free(0, d) for d in range(3)] == [True, False, True]
     assert Probe(lambda x: F.embedding(ROWS, x), (4, 5)).free(0, 1)
 
 
 @pytest.mark.parametrize(
     "function",
     [
-        lambda x: x[:, ROWS],
+        lambda x: x[ROWS, :, torch.tensor([0, 1, 2])],
         lambda x: x[torch.ones(4, 3, dtype=torch.bool)],
         lambda x: torch.masked_select(x, torch.ones(5, dtype=torch.bool)),
         lambda x: x.index_put_((ROWS,), torch.zeros(5, dtype=x.dtype)),

@@ -3,6 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from tests.surgery.rules.probe import Probe
+from tests.surgery.rules.sandwich import check_cut
 
 C = 6
 
@@ -58,3 +59,23 @@ def test_weight_norm_is_noted_since_a_filter_of_zeros_has_no_direction():
     assert probe.free(0, 0)
     assert probe.free(0, 1)
     assert len(probe.ledger.sites) == 1
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: F.group_norm(x, 3),
+        lambda x: F.group_norm(x, x.shape[1]),
+        lambda x: F.layer_norm(x.movedim(1, -1), (x.shape[1],)).movedim(-1, 1),
+        lambda x: (
+            F.layer_norm(x.view(2, 3, -1, 8, 8).movedim(2, -1), (x.shape[1] // 3,))
+            .movedim(-1, 2)
+            .flatten(1, 2)
+        ),
+        lambda x: F.layer_norm(x, x.shape[2:]),
+        lambda x: ((y := x.view(2, 3, -1)) / y.std(2, keepdim=True)).view(x.shape),
+    ],
+    ids=["groups", "each channel", "channels", "each row", "places", "by hand"],
+)
+def test_what_is_left_answers_as_it_did(function):
+    check_cut(function)

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from tests.surgery.rules.probe import Probe
+from tests.surgery.rules.sandwich import check_cut
 
 
 @pytest.mark.parametrize(
@@ -56,7 +57,8 @@ def test_a_reduction_of_everything_leaves_no_labels():
 @pytest.mark.parametrize(
     ("function", "reason"),
     [
-        (lambda x: x.max(1), "number of a channel"),
+        (lambda x: x.max(1)[1] + 1, "aten.add reads the number of a channel"),
+        (lambda x: x.min(1, keepdim=True)[1].to(torch.float64), "reads the number of a channel"),
         (lambda x: x.argmax(1), "number of a channel"),
         (lambda x: x.argmin(), "number of a channel"),
         (lambda x: x.softmax(1), "along the channels"),
@@ -67,7 +69,6 @@ def test_a_reduction_of_everything_leaves_no_labels():
         (lambda x: x.roll(1), "fixed|no rule|along the channels|splits|lays"),
         (lambda x: x.sort(1), "along the channels"),
         (lambda x: x.topk(2, 1), "along the channels"),
-        (lambda x: x.view(2, 3, 2).sum(1), "jointly labelled"),
         (lambda x: x.median(1), "ranks along"),
         (lambda x: x.gather(1, torch.zeros(2, 1, dtype=torch.long)), "by number"),
     ],
@@ -76,6 +77,64 @@ def test_what_depends_on_the_order_of_channels_pins_them(function, reason):
     probe = Probe(function, (2, 6))
     assert not probe.free(0, 1)
     assert any(part in probe.reasons for part in reason.split("|"))
+
+
+@pytest.mark.parametrize("function", [lambda x: x.max(1), lambda x: x.min(1)[0] * 2])
+def test_an_extreme_whose_number_is_not_read_pins_nothing(function):
+    probe = Probe(function, (2, 6))
+    assert probe.free(0, 1)
+    assert len(probe.ledger.sites) == 1
+
+
+OVER = [
+    lambda x, dim: x.sum(dim),
+    lambda x, dim: x.amax(dim, keepdim=True),
+    lambda x, dim: x.max(dim)[0],
+    lambda x, dim: x.softmax(dim),
+    lambda x, dim: x.cumsum(dim),
+    lambda x, dim: x.flip(dim),
+    lambda x, dim: x.sort(dim)[0],
+]
+
+
+@pytest.mark.parametrize("function", OVER, ids=range(len(OVER)))
+@pytest.mark.parametrize(("view", "dim"), [((1, 3, -1), 1), ((1, -1, 4), 2)])
+def test_what_is_mixed_over_whole_lines_of_blocks_leaves_with_them(function, view, dim):
+    probe = Probe(lambda x: function(x.view(view), dim), (1, 12))  # channels leave along the other dim
+    units = probe.units(probe.labels(0, 1)).reshape(3, 4)
+    expected = units[:1] if dim == 1 else units[:, :1]
+    assert (units == expected).all()
+    assert len(set(units.reshape(-1)) - {0}) == expected.size
+    assert not probe.ledger.sites
+    out = [set(probe.units(a).reshape(-1)) for a in probe.ledger.labels(probe.outputs[0])]
+    assert out == [set(expected.reshape(-1))]
+
+
+@pytest.mark.parametrize(("view", "dim", "units"), [((1, 3, -1), 2, 12), ((1, -1, 4), 1, 3)])
+def test_a_reduction_over_the_dim_that_gives_way_is_taken_over_what_is_kept(view, dim, units):
+    probe = Probe(lambda x: x.view(view).mean(dim), (1, 12))
+    assert len(set(probe.units(probe.labels(0, 1))) - {0}) == units
+    assert len(probe.ledger.sites) == 1
+    assert probe.ledger.labels(probe.outputs[0]) == ()
+
+
+def blocks_of(x):
+    return x.view(len(x), 3, -1, 8, 8)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: blocks_of(x).softmax(1).flatten(1, 2),
+        lambda x: blocks_of(x).mean(2),
+        lambda x: blocks_of(x).mean(1),
+        lambda x: blocks_of(x).amax(1, keepdim=True).flatten(1, 2),
+        lambda x: torch.cat([x.mean(1, keepdim=True), x.max(1, keepdim=True)[0], x], 1),
+        lambda x: ((y := blocks_of(x)) / y.var(2, keepdim=True)).flatten(1, 2),
+    ],
+)
+def test_what_is_left_answers_as_it_did(function):
+    check_cut(function)
 
 
 def test_softmax_over_another_dim_lets_channels_pass():
