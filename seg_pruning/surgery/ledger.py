@@ -120,6 +120,7 @@ class Ledger:
     fits: list[Fit] = field(default_factory=list)
     sizes: Mapping[Attribute, int] = field(default_factory=dict)
     work: list[Work] = field(default_factory=list)
+    interleaved: set[bytes] = field(default_factory=set)
     scaled: dict[int, tuple[tuple[LabelArray, int], ...]] = field(default_factory=dict)
     sites: dict[int, Site] = field(default_factory=dict)
     ran: set[str] = field(default_factory=set)
@@ -227,7 +228,7 @@ class Ledger:
 
     def tie_along(self, array: LabelArray, dims: Iterable[int]) -> LabelArray:
         """Ties what lies along `dims` of `array`; gives the array without them."""
-        first = array[tuple(slice(0, 1) if d in set(dims) else slice(None) for d in range(array.ndim))]
+        first = first_along(array, dims)
         self.tie(array, first)
         return first
 
@@ -365,21 +366,26 @@ class Ledger:
         inside = [other for other, spanned in zip(others, spans, strict=True) if spanned <= dims]
         for other in inside:
             self.tie(array, other)
-        rigid = wide - {d for other in inside for d in span(other)}
-        if not rigid:
-            return array if not inside else self.tie_along(array, dims - set(span(inside[0])))
+        if inside:  # alike along all other dims now
+            return first_along(array, dims - set(span(inside[0])))
         reason = f"meets a tensor whose indices are fixed in {what}"
-        if rigid == dims:
+        if wide == dims:
             self.pin(array, reason)
             return None
-        open_ = sorted(dims - rigid)
+        open_ = sorted(dims - wide)
         narrowing = self.narrow(array, open_, f"{what} meets blocks of equal width")
         if narrowing in open_:
             rest = [d for d in open_ if d != narrowing]
             order = [*(d for d in range(array.ndim) if d not in open_), *rest, narrowing]
             self.equal_rows(array.transpose(order), reason, stay=not rest)
             return array
-        return self.tie_along(array, rigid)
+        return self.tie_along(array, wide)
+
+
+def first_along(array: LabelArray, dims: Iterable[int]) -> LabelArray:
+    """What stands first along `dims`, which are of size 1 then."""
+    gone = set(dims)
+    return array[tuple(slice(0, 1) if d in gone else slice(None) for d in range(array.ndim))]
 
 
 def without_fixed(array: LabelArray) -> LabelArray:

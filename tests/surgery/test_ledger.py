@@ -15,7 +15,6 @@ JOINT = np.arange(10, 16).reshape(1, 3, 2, 1)
 OTHER = np.arange(20, 26).reshape(1, 3, 2, 1)
 WIDE, GATE, SPATIAL = (2, 3, 2, 4), (2, 1, 2, 4), (1, 3, 1, 1)
 ROWS_AS_C = {(1, 10), (1, 11), (2, 12), (2, 13), (3, 14), (3, 15)}
-WHOLE = {(10, 11), (12, 13), (14, 15)}
 COLUMNS = {(i, 20 + i % 2) for i in range(10, 16)}
 
 
@@ -36,13 +35,13 @@ def pairs(ledger):
         ([((C,), WIDE), ((), WIDE)], set(), [1, 2, 3], []),
         ([((), (3, 1, 1)), ((C,), WIDE)], set(), [1, 2, 3], []),
         ([((JOINT,), WIDE), ((OTHER,), WIDE)], {(i, i + 10) for i in range(10, 16)}, [], [(1, 2)]),
-        ([((JOINT,), WIDE), ((C,), WIDE)], ROWS_AS_C, [], [(1, 2), (1,)]),
-        ([((JOINT,), WIDE), ((C,), SPATIAL)], ROWS_AS_C | WHOLE, [], [(1,)]),
+        ([((JOINT,), WIDE), ((C,), WIDE)], ROWS_AS_C, [], [(1,)]),
+        ([((JOINT,), WIDE), ((C,), SPATIAL)], ROWS_AS_C, [], [(1,)]),
         ([((JOINT,), WIDE), ((), GATE)], set(), [], [(1, 2)]),
         ([((JOINT,), WIDE), ((), WIDE)], set(), list(range(10, 16)), []),
         (
             [((JOINT,), WIDE), ((C, along([20, 21], 2, 4)), WIDE)],
-            ROWS_AS_C | WHOLE | COLUMNS,
+            ROWS_AS_C | COLUMNS,
             [],
             [(1,), (2,)],
         ),

@@ -1,7 +1,7 @@
 """The masked original of a network of the zoo, built from keep masks alone.
 
 Every removed element is zero. What mixes channels is computed over those that stay, which its own arguments
-tell: the weight of a norm, or the query of an attention, is zero exactly where a channel is removed.
+tell: the weight of a norm is zero exactly where a channel is removed.
 """
 
 import copy
@@ -46,13 +46,12 @@ def masked_network(model: nn.Module, masks: dict[str, Tensor]) -> nn.Module:
 
 
 class _OverKept(TorchFunctionMode):
-    """Computes norms, attention and means of channels over those that stay."""
+    """Computes norms and means of channels over those that stay."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         ours = {
             F.layer_norm: layer_norm,
             F.group_norm: group_norm,
-            F.scaled_dot_product_attention: attention,
             Tensor.mean: mean,
         }
         return ours.get(func, func)(*args, **(kwargs or {}))
@@ -90,12 +89,3 @@ def mean(x, dim=None, keepdim=False, **kwargs):
         return x.mean() if dim is None else x.mean(dim, keepdim, **kwargs)
     kept = x != 0  # one number for each channel: the mean of a global response norm
     return x.sum(dim, keepdim) / kept.sum(dim, keepdim)
-
-
-def attention(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, **kwargs):
-    if scale is None:  # it is taken from the width of a head: of what is left of it
-        width = (query.flatten(0, -2) != 0).any(0).sum()
-        scale = float(width) ** -0.5
-    return F.scaled_dot_product_attention(
-        query, key, value, attn_mask, dropout_p, is_causal, scale=scale, **kwargs
-    )

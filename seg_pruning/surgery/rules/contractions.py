@@ -165,21 +165,21 @@ def contract(
     a: tuple[LabelSet, tuple[int, ...]],
     b: tuple[LabelSet, tuple[int, ...]],
     dim: int,
-) -> LabelSet:
+) -> tuple[LabelSet, LabelSet]:
     """The labels of a product summed over `dim`, of two tensors whose dims are laid out in one common space.
 
-    Arrays that span the contracted dim end there; they may span other dims only if both operands label those
-    too.
+    Gives the arrays that pass, and those that end in the sum.
     """
-    merged = []
+    passing, ended = [], []
     for array in ledger.merge([a, b], len(a[1]), call.name):
+        why = f"{call.name} runs over blocks of equal width"
         if dim not in span(array):
-            merged.append(array)
-        elif span(array) != (dim,):
-            why = f"{call.name} runs over blocks of equal width"
-            if ledger.narrow(array, [dim], why) != dim:
-                merged.append(ledger.tie_along(array, [dim]))
-    return ledger.distinct(merged)
+            passing.append(array)
+        elif span(array) == (dim,) or ledger.narrow(array, [dim], why) == dim:
+            ended.append(array)
+        else:
+            passing.append(ledger.tie_along(array, [dim]))
+    return ledger.distinct(passing), ledger.distinct(ended)
 
 
 def product(ledger: Ledger, call: Call, a: Tensor, b: Tensor) -> LabelSet:
@@ -188,10 +188,10 @@ def product(ledger: Ledger, call: Call, a: Tensor, b: Tensor) -> LabelSet:
     lb = tuple(np.expand_dims(array, array.ndim - 2) for array in ledger.labels(b))
     shapes = (*a.shape, 1), (*b.shape[:-2], 1, *b.shape[-2:])
     space = a.ndim + 1
-    merged = contract(ledger, call, (la, shapes[0]), (lb, shapes[1]), space - 2)
-    ledger.work.append(Work(_macs(call), _distinct(la, lb)))
+    passing, ended = contract(ledger, call, (la, shapes[0]), (lb, shapes[1]), space - 2)
+    ledger.work.append(Work(_macs(call), (*passing, *ended)))
     _note_roles(ledger, a, b)
-    made = _drop(merged, space - 2)
+    made = _drop(passing, space - 2)
     contracted = any(space - 2 in span(array) for array in (*la, *lb))
     # A weight's removed columns are zero; two activations may hold anything where a channel is masked.
     if contracted and not any(is_parameter(ledger, t) for t in (a, b)):
@@ -209,12 +209,6 @@ def _note_roles(ledger: Ledger, a: Tensor, b: Tensor) -> None:
     for weight, read, made in ((a, a.ndim - 1, a.ndim - 2), (b, b.ndim - 2, b.ndim - 1)):
         ledger.role(ledger.vector(weight, made), "out")
         ledger.role(ledger.vector(weight, read), "in")
-
-
-def _distinct(a: LabelSet, b: LabelSet) -> LabelSet:
-    """The arrays of both operands, those that span the same dims once: they are tied."""
-    by_span = {span(array): array for array in (*a, *b)}
-    return tuple(by_span.values())
 
 
 def _drop(labels: LabelSet, dim: int) -> LabelSet:
@@ -246,5 +240,5 @@ def mv(ledger: Ledger, call: Call) -> tuple[LabelSet, ...]:
     a, b = call.tensors[0], call.tensors[1]
     row = tuple(array.reshape((1,) * (a.ndim - 1) + (-1,)) for array in ledger.labels(b))
     shape = (1,) * (a.ndim - 1) + tuple(b.shape)
-    merged = contract(ledger, call, (ledger.labels(a), tuple(a.shape)), (row, shape), a.ndim - 1)
-    return (_drop(merged, a.ndim - 1),)
+    passing, _ = contract(ledger, call, (ledger.labels(a), tuple(a.shape)), (row, shape), a.ndim - 1)
+    return (_drop(passing, a.ndim - 1),)

@@ -25,7 +25,7 @@ def cdist(ledger: Ledger, call: Call) -> tuple[LabelSet, ...]:
     la, lb = tuple(map(laid(ndim - 1), ledger.labels(a))), tuple(map(laid(ndim - 2), ledger.labels(b)))
     lead_a, lead_b = (1,) * (ndim - a.ndim), (1,) * (ndim - b.ndim)
     shapes = (*lead_a, *a.shape[:-1], 1, a.shape[-1]), (*lead_b, *b.shape[:-2], 1, *b.shape[-2:])
-    merged = contract(ledger, call, (la, shapes[0]), (lb, shapes[1]), ndim)
+    merged, _ = contract(ledger, call, (la, shapes[0]), (lb, shapes[1]), ndim)
     made: LabelSet = tuple(array.squeeze(ndim) for array in merged if array.shape[ndim] == 1)
     ledger.site(call, (made,))
     return (made,)

@@ -25,9 +25,25 @@ def view(ledger: Ledger, call: Call) -> tuple[LabelSet, ...]:
         return ((),)
     runs = segments(old, new)
     arrays = [_in_order(ledger, array, runs, call.name) for array in ledger.labels(call["self"])]
-    viewed = [reshape(array, old, new) for array in arrays]
-    sized = [_sized(ledger, call, array, old, new) for array in viewed]
-    return (tuple(array for array in sized if array is not None),)
+    found = []
+    for array in arrays:
+        viewed = reshape(array, old, new)
+        if any(_interleaved(ledger, array, viewed, old, run) for run in runs):
+            why = "lays positions and channels anew, differently for each image size"
+            ledger.pin(array, f"{call.name} {why}")
+        elif (left := _sized(ledger, call, viewed, old, new)) is not None:
+            found.append(left)
+    return (tuple(found),)
+
+
+def _interleaved(ledger: Ledger, array: LabelArray, viewed: LabelArray, old: Shape, run: Run) -> bool:
+    """Whether channels that stood behind positions are cut up anew, in one view or in two."""
+    before, after = run
+    labelled, split = set(span(array)) & set(before), set(span(viewed)) & set(after)
+    behind = any(old[d] > 1 and d not in labelled and d < max(labelled, default=0) for d in before)
+    if behind and len(split) == 1:
+        ledger.interleaved.add(viewed.tobytes())
+    return len(split) > 1 and (behind or array.tobytes() in ledger.interleaved)
 
 
 def _in_order(ledger: Ledger, array: LabelArray, runs: Sequence[Run], what: str) -> LabelArray:
@@ -60,8 +76,10 @@ def _sized(ledger: Ledger, call: Call, array: LabelArray, old: Shape, new: Shape
     if dim in rigid:
         ledger.pin(array, f"{call.name} is given the number {new[dim]} for its length")
         return None
-    if dim is not None:
-        ledger.fit(array, {d: _size(ledger, call, d, new) for d in span(array)}, dim)
+    sizes = {d: _size(ledger, call, d, new) for d in span(array)}
+    known = [d for d in sizes if sizes[d] is not None]
+    if dim is not None or known:
+        ledger.fit(array, sizes, known[0] if dim is None else dim)
     return array
 
 
