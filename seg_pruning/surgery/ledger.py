@@ -280,7 +280,7 @@ class Ledger:
         rows = self._row[without_fixed(array)]
         if rows.size and (rows != NO_ROW).all():
             constant = [d for d in dims if (rows == rows.take([0], axis=d)).all()]
-            return constant[-1] if constant else None
+            return constant[0] if len(constant) == 1 else None
         mint = self.minted(int(array.flat[0]))
         return (
             dims[-1] if mint is not None and len(mint.dims) > 1 and mint.labels.size == array.size else None
@@ -292,6 +292,9 @@ class Ledger:
         if found is not None:
             return found
         chosen = max(d for d in prefer if d in span(array))
+        if in_several_rows(array, chosen):
+            self.tie_along(array, [d for d in span(array) if d != chosen])
+            return chosen
         self.equal_rows(np.moveaxis(array, chosen, -1), reason, stay=False)
         return chosen
 
@@ -380,6 +383,13 @@ class Ledger:
             self.equal_rows(array.transpose(order), reason, stay=not rest)
             return array
         return self.tie_along(array, wide)
+
+
+def in_several_rows(array: LabelArray, dim: int) -> bool:
+    """Whether a channel stands in several lines along `dim`: no line can choose for itself then."""
+    lines = np.moveaxis(array, dim, -1).reshape(-1, array.shape[dim])
+    once = sum(len(np.unique(line[line != FIXED])) for line in lines)
+    return once > len(np.unique(array[array != FIXED]))
 
 
 def first_along(array: LabelArray, dims: Iterable[int]) -> LabelArray:

@@ -150,7 +150,7 @@ def test_a_copy_stands_for_what_was_minted():
     [
         (GATE, None, set(), (3, 2)),  # open: each column keeps as many rows as every other
         (GATE, 1, set(), (3, 2)),
-        (GATE, 2, WHOLE, (3, 1)),  # whole rows leave
+        (GATE, 2, {(10, 11), (12, 13), (14, 15)}, (3, 1)),  # whole rows leave
         (SPATIAL, None, set(), (3, 2)),
         (SPATIAL, 2, set(), (3, 2)),
         (SPATIAL, 1, {(10, 12), (10, 14), (11, 13), (11, 15)}, (1, 2)),  # whole columns leave

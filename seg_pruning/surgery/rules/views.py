@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from seg_pruning.surgery.labels import LabelArray, LabelSet, Shape, reshape, segments, span
-from seg_pruning.surgery.ledger import Call, Ledger
+from seg_pruning.surgery.ledger import Call, Ledger, in_several_rows
 from seg_pruning.surgery.rules.registry import rule
 from seg_pruning.surgery.sizes import Expression, Size
 
@@ -94,6 +94,8 @@ def _split(ledger: Ledger, call: Call, array: LabelArray, split: list[int], rigi
     open_ = [d for d in split if d not in rigid]
     giving = ([d for d in open_ if d not in twice] or open_ or split)[-1]
     left = ledger.tie_along(array, [d for d in split if d > giving])
+    if in_several_rows(left, giving):
+        return ledger.tie_along(left, [d for d in span(left) if d != giving])
     flexible = [d for d in open_ if d < giving]
     order = [*(d for d in range(array.ndim) if d != giving and d not in flexible), *flexible, giving]
     why = f"{call.name} splits the axis in equal parts"
