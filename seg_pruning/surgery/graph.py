@@ -84,6 +84,9 @@ class ChannelGroup:
         return len(self.rows)
 
 
+_POPULATIONS = ("native_layer_norm", "native_group_norm", "mean", "var", "std", "max", "min", "amax", "amin")
+
+
 class ChannelGraph:
     """The groups of a network, and what any plan of them costs.
 
@@ -115,6 +118,20 @@ class ChannelGraph:
     def idle(self) -> tuple[str, ...]:
         """Parameters that no op read in the traced pass."""
         return tuple(name for name in self.trace.parameters if name not in self.trace.ran)
+
+    @cached_property
+    def populations(self) -> frozenset[str]:
+        """Groups over whose channels a norm, mean or extreme is taken: a cut changes its population."""
+        taken = [
+            array
+            for number, site in self.trace.sites.items()
+            if any(f"aten.{kind}" in self.trace.ops[number] for kind in _POPULATIONS)
+            for array in site.inputs[0]
+        ]
+        numbers = {
+            int(n) for array in taken for n in self.grouping.group[self.grouping.root[array.flat[0:1]]]
+        }
+        return frozenset(group.name for number, group in self._listed if number in numbers)
 
     @cached_property
     def costs(self) -> CostModel:

@@ -24,7 +24,7 @@ def report(graph: ChannelGraph, *, width: int = 140) -> str:
     shares = _shares(graph)
     for group in graph.groups:
         params, macs = shares.get(group.name, ("", ""))
-        table.add_row(group.name, str(group.size), params, macs, group.reason or _note(group))
+        table.add_row(group.name, str(group.size), params, macs, group.reason or _note(graph, group))
     text = io.StringIO()
     Console(file=text, width=width, force_jupyter=False).print(table)
     for name in graph.idle[:10]:
@@ -34,9 +34,10 @@ def report(graph: ChannelGraph, *, width: int = 140) -> str:
     return text.getvalue()
 
 
-def _note(group: ChannelGroup) -> str:
+def _note(graph: ChannelGraph, group: ChannelGroup) -> str:
     blocks = f"{len(group.rows)} blocks of equal width; " if len(group.rows) > 1 else ""
-    return f"{blocks}{len(group.layers)} layers"
+    population = "; norms or means run over those that are kept" if group.name in graph.populations else ""
+    return f"{blocks}{len(group.layers)} layers{population}"
 
 
 def _full(graph: ChannelGraph) -> np.ndarray[tuple[int], np.dtype[np.float64]]:

@@ -1,3 +1,5 @@
+import pytest
+
 from seg_pruning.surgery.trial import trace
 from tests.networks import NETWORKS
 
@@ -13,3 +15,10 @@ def test_each_group_is_listed_with_its_share_or_its_reason():
     (line,) = [line for line in text.splitlines() if line.startswith("│ head")]
     assert "reaches the output" in line
     assert "never runs: unused.0.weight" in text
+
+
+@pytest.mark.parametrize(("name", "said"), [("LayerNorm", True), ("GroupNorm", True), ("Chain", False)])
+def test_a_norm_whose_population_changes_is_said(name, said):
+    graph = trace(NETWORKS[name](), NETWORKS[name].example())
+    (line,) = [line for line in graph.report().splitlines() if line.startswith("│ stem")]
+    assert ("run over those that are kept" in line) == said

@@ -5,11 +5,9 @@ import pytest
 from tests.zoo.check import examine
 from tests.zoo.networks import DECODERS, ENCODERS, NATIVE, SLOW, VARIANTS, sample
 
-PINNED_TOO_MUCH = {  # what has to be mended until the set is empty
-    *("dpn68", "timm-skresnet18", "mit_b0", "tu-nf_regnet_b0", "tu-rexnet_100", "tu-pvt_v2_b0"),
-    *("tu-edgenext_xx_small", "efficientnet-b0"),  # efficientnet: the decoder, manet
-    *("tu-regnety_002", "tu-mixnet_s"),  # and rexnet: rounding of float32 in the trial, not at each run
-}
+# MAnet's position attention lays channels behind positions and cuts the axis up anew; EdgeNeXt's attention is a
+# softmax over channels. Both have to stay.
+PINNED_BY_DESIGN = {"manet", "tu-edgenext_xx_small"}
 
 
 @pytest.mark.parametrize("case", sample(), ids=str)
@@ -17,7 +15,7 @@ def test_network_is_cut_as_its_masked_original_and_little_is_pinned(case):
     row = examine(case)
     assert not row.refusal
     assert not row.problems
-    assert not row.excess or case.encoder in PINNED_TOO_MUCH, row.reason
+    assert not row.excess or PINNED_BY_DESIGN & {case.decoder, case.encoder}, row.reason
 
 
 def test_sample_has_each_decoder_and_variant_and_each_encoder_that_is_quick():

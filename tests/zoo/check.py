@@ -88,6 +88,7 @@ def examine_network(case: Case, network: Network) -> Row:
         failure or (f"the certificate's error is {error:.0e}" if not error <= TOLERANCE else ""),
         problem or "",
         "" if untouched else "the certificate has changed the network",
+        ", ".join(sorted({why for _, why in graph.trace.pins if why.endswith("has no rule")})),
     )
     seconds = trace_s + cut_s
     return Row(
