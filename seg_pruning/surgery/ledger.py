@@ -16,6 +16,7 @@ from seg_pruning.surgery.labels import FIXED, LabelArray, LabelSet, Shape, along
 from seg_pruning.surgery.sizes import Attribute, Expression, Extent, Size
 
 NO_ROW = -1
+NO_DIM = -1
 
 Role: TypeAlias = Literal["out", "in", "vector", "spatial"]
 
@@ -48,7 +49,7 @@ class Fit:
     Attributes:
         labels: the label array.
         sizes: for some of its dims, the expression that has to give the kept length.
-        dim: the dim along which channels are expected to leave.
+        dim: the dim along which channels are expected to leave; `NO_DIM` where that is open.
     """
 
     labels: LabelArray

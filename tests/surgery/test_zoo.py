@@ -5,8 +5,8 @@ import pytest
 from tests.zoo.check import examine
 from tests.zoo.networks import DECODERS, ENCODERS, NATIVE, SLOW, VARIANTS, sample
 
-# MAnet's position attention lays channels behind positions and cuts the axis up anew; EdgeNeXt's attention is a
-# softmax over channels. Both have to stay.
+# MAnet's position attention lays channels behind positions and cuts the axis up anew; EdgeNeXt's attention is
+# a softmax over channels. Both have to stay.
 PINNED_BY_DESIGN = {"manet", "tu-edgenext_xx_small"}
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from seg_pruning.surgery.labels import LabelArray, LabelSet, Shape, reshape, segments, span
-from seg_pruning.surgery.ledger import Call, Ledger, in_several_rows
+from seg_pruning.surgery.ledger import NO_DIM, Call, Ledger, in_several_rows
 from seg_pruning.surgery.rules.registry import rule
 from seg_pruning.surgery.sizes import Expression, Size
 
@@ -26,12 +26,13 @@ def view(ledger: Ledger, call: Call) -> tuple[LabelSet, ...]:
     runs = segments(old, new)
     arrays = [_in_order(ledger, array, runs, call.name) for array in ledger.labels(call["self"])]
     found = []
-    for array in arrays:
-        viewed = reshape(array, old, new)
+    every = [reshape(array, old, new) for array in arrays]
+    alone = {span(viewed)[0] for viewed in every if len(span(viewed)) == 1}
+    for array, viewed in zip(arrays, every, strict=True):
         if any(_interleaved(ledger, array, viewed, old, run) for run in runs):
             why = "lays positions and channels anew, differently for each image size"
             ledger.pin(array, f"{call.name} {why}")
-        elif (left := _sized(ledger, call, viewed, old, new)) is not None:
+        elif (left := _sized(ledger, call, viewed, (old, new), alone)) is not None:
             found.append(left)
     return (tuple(found),)
 
@@ -61,11 +62,15 @@ def _in_order(ledger: Ledger, array: LabelArray, runs: Sequence[Run], what: str)
     return array
 
 
-def _sized(ledger: Ledger, call: Call, array: LabelArray, old: Shape, new: Shape) -> LabelArray | None:
+def _sized(
+    ledger: Ledger, call: Call, array: LabelArray, shapes: tuple[Shape, Shape], alone: set[int]
+) -> LabelArray | None:
     """What is left of `array` once what Python passed for its dims is noted, and how a split axis gives way.
 
-    None where a number decides the only dim that could: the array is pinned then.
+    None where a number decides the only dim that could: the array is pinned then. The lengths of the dims
+    `alone` are told by arrays that span nothing else.
     """
+    old, new = shapes
     passed = _passed(call, len(new))
     rigid = {d for d in span(array) if type(passed.get(d)) is int and passed[d] != -1}
     for before, after in segments(old, new):
@@ -76,10 +81,9 @@ def _sized(ledger: Ledger, call: Call, array: LabelArray, old: Shape, new: Shape
     if dim in rigid:
         ledger.pin(array, f"{call.name} is given the number {new[dim]} for its length")
         return None
-    sizes = {d: _size(ledger, call, d, new) for d in span(array)}
-    known = [d for d in sizes if sizes[d] is not None]
-    if dim is not None or known:
-        ledger.fit(array, sizes, known[0] if dim is None else dim)
+    own = [d for d in span(array) if len(span(array)) == 1 or d not in alone]
+    sizes = {d: _size(ledger, call, d, new) for d in own}
+    ledger.fit(array, sizes, NO_DIM if dim is None else dim)
     return array
 
 
