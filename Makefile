@@ -23,7 +23,7 @@ demo: setup ## train, prune and recover a small network on generated images, and
 test: check ## all checks, then all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-zoo: setup ## prune every decoder with every encoder, then 5,000 random networks: hours on two cores
+zoo: setup ## prune every decoder with every encoder, then 5,000 random networks: an hour or more on two cores
 	@mkdir -p runs
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.zoo --json runs/zoo.json
 	OMP_NUM_THREADS=1 RANDOM_NETWORKS=5000 $(BIN)/python -m pytest tests/surgery/test_random_networks.py
