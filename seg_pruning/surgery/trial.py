@@ -62,13 +62,15 @@ def _held_by_scale(graph: ChannelGraph) -> frozenset[int]:
 
 def _tried(graph: ChannelGraph, trial: "_Trial") -> ChannelGraph:
     """`graph` with all that breaks pinned."""
-    while failed := trial.failures(graph, graph.prunable) or trial.failures(graph, _some(graph.prunable)):
+    while failed := trial.failures(graph, graph.prunable) or trial.failures(
+        graph, _some(graph.prunable), seed=_SEED + 1
+    ):
         graph = ChannelGraph(graph.trace, _stricter(graph, failed))
     return graph
 
 
 def _some(groups: Sequence[ChannelGroup]) -> Sequence[ChannelGroup]:
-    """About half of the groups: cut without the others, those that shrink alike by chance differ."""
+    """About half of the groups: cut alone and in another way, those that are right by chance differ."""
     chosen = np.random.default_rng(_SEED).random(len(groups)) < 0.5
     return [group for group, yes in zip(groups, chosen, strict=True) if yes]
 
@@ -95,19 +97,23 @@ class _Trial:
     inputs: Inputs
     values: dict[str, Tensor]
 
-    def failures(self, graph: ChannelGraph, groups: Sequence[ChannelGroup]) -> dict[str, str]:
+    def failures(
+        self, graph: ChannelGraph, groups: Sequence[ChannelGroup], *, seed: int = _SEED
+    ) -> dict[str, str]:
         """The groups that cannot be cut, with the reason: all at once, halving on failure."""
-        if not groups or not (error := self._error(graph, groups)):
+        if not groups or not (error := self._error(graph, groups, seed)):
             return {}
         if len(groups) == 1:
             return {groups[0].name: error}
         middle = len(groups) // 2
-        found = self.failures(graph, groups[:middle]) | self.failures(graph, groups[middle:])
+        found = self.failures(graph, groups[:middle], seed=seed) | self.failures(
+            graph, groups[middle:], seed=seed
+        )
         return found or {group.name: f"breaks together with other groups: {error}" for group in groups}
 
-    def _error(self, graph: ChannelGraph, groups: Sequence[ChannelGroup]) -> str:
+    def _error(self, graph: ChannelGraph, groups: Sequence[ChannelGroup], seed: int) -> str:
         try:
-            cut = plan_cut(graph, random_plan(graph, groups, seed=_SEED))
+            cut = plan_cut(graph, random_plan(graph, groups, seed=seed))
         except PruningError as error:
             return str(error)
         certificate = certify(self.model, graph, cut, self.inputs, self.values)
