@@ -24,14 +24,18 @@ def couplings(fits: Sequence[Fit], values: Mapping[Attribute, int], root: LabelA
         root: for each label, one that stands for all that it is tied to.
     """
     fixed = _fixed(fits)
-    axes: dict[object, list[LabelArray]] = {}
-    leaf_of: dict[object, Leaf] = {}
+    axes: dict[object, tuple[Leaf, list[LabelArray]]] = {}
     for fit in fits:
         for leaf in _proportional(fit, fixed):
-            key = leaf if isinstance(leaf, Attribute) else leaf.labels.tobytes()
-            leaf_of[key] = leaf
-            axes.setdefault(key, []).append(_lines(fit.labels, fit.dim))
-    return [block for key, lines in axes.items() for block in _coupled(leaf_of[key], lines, values, root)]
+            axes.setdefault(_key(leaf), (leaf, []))[1].append(_lines(fit.labels, fit.dim))
+    return [block for leaf, lines in axes.values() for block in _coupled(leaf, lines, values, root)]
+
+
+def _key(leaf: Leaf) -> object:
+    """The same for two readings of the same axis."""
+    if isinstance(leaf, Attribute):
+        return leaf
+    return leaf.labels.tobytes(), leaf.labels.shape, leaf.dim
 
 
 def _coupled(
@@ -39,11 +43,11 @@ def _coupled(
 ) -> Iterator[Blocks]:
     if isinstance(leaf, Extent):
         own, size = _lines(leaf.labels, leaf.dim), leaf.labels.shape[leaf.dim]
-        lines = [own, *(axis for axis in lines if not _repeats(root[axis], root[own]))]
-        reason = "the length of one axis sizes another one"
+        others = [axis for axis in lines if not _repeats(root[axis], root[own])]
+        lines, reason = [own, *others] if others else [], "the length of one axis sizes another one"
     else:
         size, reason = values[leaf], f"{leaf} sizes several axes"
-    if len(lines) == 1 and isinstance(leaf, Extent):
+    if not lines:
         return
     width = gcd(size, *(axis.shape[1] for axis in lines))
     rows = np.unique(np.concatenate([axis.reshape(-1, width) for axis in lines]), axis=0)

@@ -81,6 +81,14 @@ def test_the_reason_names_the_attribute():
     assert block.reason == "block.dim sizes several axes"
 
 
+def test_two_lengths_of_one_tensor_are_two_sizes():
+    read = np.arange(1, 13).reshape(3, 4)
+    fits = [fit(13, 3, d0=Extent(read, 0)), fit(16, 4, d0=Extent(read, 1))]
+    tall, wide = (sorted(block.rows.tolist()) for block in couplings(fits, VALUES, ROOT))
+    assert tall == sorted([*read.T.tolist(), [13, 14, 15]])
+    assert wide == [*read.tolist(), [16, 17, 18, 19]]
+
+
 def keeping(*labels):
     """A mask over the labels 0 to 49 that keeps these."""
     mask = np.zeros(50, dtype=bool)
