@@ -18,13 +18,13 @@ from typing_extensions import override
 
 from seg_pruning.surgery.apply import resized
 from seg_pruning.surgery.cut import Cut, put, take
+from seg_pruning.surgery.entries import Site
 from seg_pruning.surgery.graph import ChannelGraph
 from seg_pruning.surgery.inputs import Inputs, flatten_tensors, map_tensors
 from seg_pruning.surgery.labels import LabelSet
-from seg_pruning.surgery.ledger import Site
+from seg_pruning.surgery.passes import eval_mode, repeatable, tensors_of
 from seg_pruning.surgery.replay import DivergedError, Replay, replay
 from seg_pruning.surgery.rules.attention import ATTENTION
-from seg_pruning.surgery.trace import eval_mode, repeatable, tensors_of
 from seg_pruning.surgery.untouched import untouched
 
 TOLERANCE = 1e-4

@@ -6,10 +6,10 @@ from math import gcd
 import numpy as np
 import numpy.typing as npt
 
+from seg_pruning.surgery.entries import Blocks, Fit
 from seg_pruning.surgery.errors import PruningError
+from seg_pruning.surgery.expressions import Attribute, Expression, Extent, evaluate, factors, invert, leaves
 from seg_pruning.surgery.labels import LabelArray, kept_extents
-from seg_pruning.surgery.ledger import Blocks, Fit
-from seg_pruning.surgery.sizes import Attribute, Expression, Extent, evaluate, factors, invert, leaves
 
 Keep = npt.NDArray[np.bool_]
 Leaf = Attribute | Extent

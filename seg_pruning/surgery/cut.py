@@ -11,9 +11,9 @@ from torch import Tensor
 
 from seg_pruning.surgery.coupling import solve
 from seg_pruning.surgery.errors import PruningError
+from seg_pruning.surgery.expressions import Attribute
 from seg_pruning.surgery.labels import LabelArray, kept_extents
 from seg_pruning.surgery.plan import Plan
-from seg_pruning.surgery.sizes import Attribute
 from seg_pruning.surgery.trace import Trace
 
 if TYPE_CHECKING:

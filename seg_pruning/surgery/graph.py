@@ -11,10 +11,10 @@ from torch import Tensor
 
 from seg_pruning.surgery.costs import Amount, CostModel, Share
 from seg_pruning.surgery.cut import Cut, plan_cut
+from seg_pruning.surgery.entries import Mint, Role
 from seg_pruning.surgery.errors import PruningError
 from seg_pruning.surgery.grouping import NO_GROUP, Grouping, Policy, group_units
 from seg_pruning.surgery.labels import LabelArray
-from seg_pruning.surgery.ledger import Mint, Role
 from seg_pruning.surgery.plan import Plan
 from seg_pruning.surgery.trace import Trace
 

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from seg_pruning.surgery.errors import PruningError
-from seg_pruning.surgery.sizes import Attribute
+from seg_pruning.surgery.expressions import Attribute
 from seg_pruning.surgery.structure import Structure, check_same_network, structure_of
 
 

@@ -76,6 +76,36 @@ def collapse(array: LabelArray) -> LabelArray:
     return array
 
 
+def in_several_rows(array: LabelArray, dim: int) -> bool:
+    """Whether a channel stands in several lines along `dim`: no line can choose for itself then."""
+    lines = np.moveaxis(array, dim, -1).reshape(-1, array.shape[dim])
+    once = sum(len(np.unique(line[line != FIXED])) for line in lines)
+    return once > len(np.unique(array[array != FIXED]))
+
+
+def first_along(array: LabelArray, dims: Iterable[int]) -> LabelArray:
+    """What stands first along `dims`, which are of size 1 then."""
+    gone = set(dims)
+    return array[tuple(slice(0, 1) if d in gone else slice(None) for d in range(array.ndim))]
+
+
+def without_fixed(array: LabelArray) -> LabelArray:
+    """`array` without the indices at which nothing but `FIXED` stands."""
+    for d in span(array):
+        alive = (array != FIXED).any(axis=tuple(i for i in range(array.ndim) if i != d))
+        array = array if alive.all() else array.compress(alive, axis=d)
+    return array
+
+
+def with_fixed(labels: LabelSet, dims: tuple[int, ...], shape: Shape) -> LabelArray:
+    """The array of `labels` that spans `dims`, widened to all of `dims`; `FIXED` where there is none."""
+    wide = [size if d in dims else 1 for d, size in enumerate(shape)]
+    inside = [array for array in labels if span(array) and set(span(array)) <= set(dims)]
+    if len(inside) != 1:
+        return np.full(wide, FIXED, dtype=np.int64)
+    return np.broadcast_to(inside[0], wide)
+
+
 def kept_extents(mask: npt.NDArray[np.bool_]) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
     """The shape of what a mask keeps, and the dims along which its lines keep different indices.
 

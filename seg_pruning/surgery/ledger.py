@@ -5,97 +5,27 @@ The rules write into a `Ledger` while the network runs; afterwards it is read as
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from seg_pruning.surgery.labels import FIXED, LabelArray, LabelSet, Shape, along, lift, span, vector
-from seg_pruning.surgery.sizes import Attribute, Expression, Extent, Size
-
-NO_ROW = -1
-NO_DIM = -1
-
-Role: TypeAlias = Literal["out", "in", "vector", "spatial"]
-
-
-@dataclass(frozen=True, slots=True)
-class Mint:
-    """Fresh labels of one parameter or buffer: `labels` spans `dims` of the tensor named `tensor`."""
-
-    tensor: str
-    dims: tuple[int, ...]
-    labels: LabelArray
-
-
-@dataclass(frozen=True, slots=True)
-class Blocks:
-    """Lines of labels along the last dim of `rows`; all must keep the same number of channels.
-
-    Where `stay` is set each must keep some; else a line may also leave as a whole.
-    """
-
-    rows: LabelArray
-    reason: str
-    stay: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Fit:
-    """What Python passed for the lengths of a tensor that `labels` span.
-
-    Attributes:
-        labels: the label array.
-        sizes: for some of its dims, the expression that has to give the kept length.
-        dim: the dim along which channels are expected to leave; `NO_DIM` where that is open.
-    """
-
-    labels: LabelArray
-    sizes: tuple[tuple[int, Expression], ...]
-    dim: int
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """Multiply-accumulates of one op of the dense network; they fall with the kept share of each array."""
-
-    macs: int
-    labels: LabelSet
-
-
-@dataclass(frozen=True, slots=True)
-class Site:
-    """An op that mixes labelled indices: with channels masked it has to be taken over the kept ones only."""
-
-    inputs: tuple[LabelSet, ...]
-    outputs: tuple[LabelSet, ...]
-
-
-@dataclass(frozen=True)
-class Call:
-    """One op as it ran: arguments by their names in the schema, outputs.
-
-    Attributes:
-        caller: name of the torch function by which Python called it.
-        ints: the ints that Python passed to that function, in order.
-    """
-
-    func: torch._ops.OpOverload
-    arguments: Mapping[str, Any]
-    tensors: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
-    ints: Sequence[int]
-    caller: str = ""
-
-    def __getitem__(self, name: str) -> Any:
-        return self.arguments[name]
-
-    @property
-    def name(self) -> str:
-        """The op's name for messages, such as `aten.convolution`."""
-        return str(self.func.overloadpacket)
+from seg_pruning.surgery.entries import Blocks, Call, Fit, Mint, Role, Site, Work
+from seg_pruning.surgery.expressions import Attribute, Expression, Extent
+from seg_pruning.surgery.labels import (
+    LabelArray,
+    LabelSet,
+    Shape,
+    along,
+    first_along,
+    in_several_rows,
+    lift,
+    span,
+    vector,
+    without_fixed,
+)
+from seg_pruning.surgery.rows import Rows
+from seg_pruning.surgery.sizes import Size
 
 
 @dataclass
@@ -132,8 +62,7 @@ class Ledger:
     _names: WeakTensorKeyDictionary = field(default_factory=WeakTensorKeyDictionary)
     _numbers: WeakTensorKeyDictionary = field(default_factory=WeakTensorKeyDictionary)
     _starts: list[int] = field(default_factory=list)
-    _row: LabelArray = field(default_factory=lambda: np.full(1, NO_ROW, dtype=np.int64))
-    _rows: int = 0
+    _rows: Rows = field(default_factory=Rows)
 
     # -- labels of tensors --------------------------------------------------------------------------------
 
@@ -225,7 +154,7 @@ class Ledger:
         if a is not b:
             x, y = np.broadcast_arrays(a, b)
             self.ties.append((x.reshape(-1), y.reshape(-1)))
-            self._share_rows(*self.ties[-1])
+            self._rows.share(*self.ties[-1])
 
     def tie_along(self, array: LabelArray, dims: Iterable[int]) -> LabelArray:
         """Ties what lies along `dims` of `array`; gives the array without them."""
@@ -250,10 +179,7 @@ class Ledger:
         rows = without_fixed(rows)
         if rows.size > rows.shape[-1] > 0:
             self.blocks.append(Blocks(rows, reason, stay))
-            lines = rows.reshape(-1, rows.shape[-1])
-            self._grow_rows()
-            self._row[lines] = self._rows + np.arange(len(lines))[:, None]
-            self._rows += len(lines)
+            self._rows.add(rows.reshape(-1, rows.shape[-1]))
 
     def size(self, call: Call, value: int, *, at: slice = slice(None)) -> Expression | None:
         """How the int `value` that Python passed to this call came about; None for a plain number.
@@ -277,9 +203,8 @@ class Ledger:
         dims = span(array)
         if len(dims) == 1:
             return dims[0]
-        self._grow_rows()
-        rows = self._row[without_fixed(array)]
-        if rows.size and (rows != NO_ROW).all():
+        rows = self._rows.of(without_fixed(array))
+        if rows is not None:
             constant = [d for d in dims if (rows == rows.take([0], axis=d)).all()]
             return constant[0] if len(constant) == 1 else None
         mint = self.minted(int(array.flat[0]))
@@ -319,19 +244,6 @@ class Ledger:
         for array in arrays:
             self.tie(by_span.setdefault(span(array), array), array)
         return tuple(by_span.values())
-
-    def _grow_rows(self) -> None:
-        if len(self._row) < self.count:
-            more = np.full(max(self.count, 2 * len(self._row)) - len(self._row), NO_ROW, dtype=np.int64)
-            self._row = np.concatenate([self._row, more])
-
-    def _share_rows(self, a: LabelArray, b: LabelArray) -> None:
-        """Tied channels stand in the same rows."""
-        if self._rows:
-            self._grow_rows()
-            for source, target in ((a, b), (b, a)):
-                open_ = (self._row[target] == NO_ROW) & (self._row[source] != NO_ROW)
-                self._row[target[open_]] = self._row[source[open_]]
 
     def site(self, call: Call, outputs: tuple[LabelSet, ...]) -> None:
         """Notes that the op of `call` mixes labelled indices."""
@@ -384,33 +296,3 @@ class Ledger:
             self.equal_rows(array.transpose(order), reason, stay=not rest)
             return array
         return self.tie_along(array, wide)
-
-
-def in_several_rows(array: LabelArray, dim: int) -> bool:
-    """Whether a channel stands in several lines along `dim`: no line can choose for itself then."""
-    lines = np.moveaxis(array, dim, -1).reshape(-1, array.shape[dim])
-    once = sum(len(np.unique(line[line != FIXED])) for line in lines)
-    return once > len(np.unique(array[array != FIXED]))
-
-
-def first_along(array: LabelArray, dims: Iterable[int]) -> LabelArray:
-    """What stands first along `dims`, which are of size 1 then."""
-    gone = set(dims)
-    return array[tuple(slice(0, 1) if d in gone else slice(None) for d in range(array.ndim))]
-
-
-def without_fixed(array: LabelArray) -> LabelArray:
-    """`array` without the indices at which nothing but `FIXED` stands."""
-    for d in span(array):
-        alive = (array != FIXED).any(axis=tuple(i for i in range(array.ndim) if i != d))
-        array = array if alive.all() else array.compress(alive, axis=d)
-    return array
-
-
-def with_fixed(labels: LabelSet, dims: tuple[int, ...], shape: Shape) -> LabelArray:
-    """The array of `labels` that spans `dims`, widened to all of `dims`; `FIXED` where there is none."""
-    wide = [size if d in dims else 1 for d, size in enumerate(shape)]
-    inside = [array for array in labels if span(array) and set(span(array)) <= set(dims)]
-    if len(inside) != 1:
-        return np.full(wide, FIXED, dtype=np.int64)
-    return np.broadcast_to(inside[0], wide)

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from seg_pruning.surgery.calls import FunctionCalls
 from seg_pruning.surgery.errors import PruningError
 from seg_pruning.surgery.inputs import Inputs, flatten_tensors
-from seg_pruning.surgery.trace import FunctionCalls, eval_mode, repeatable, tensors_of
+from seg_pruning.surgery.passes import eval_mode, repeatable, tensors_of
 
 
 class DivergedError(PruningError):

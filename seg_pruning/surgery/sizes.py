@@ -6,59 +6,31 @@ and what was computed with it, so that a rule can say which shape adapts by itse
 rewritten when channels leave, and which axes have to shrink alike.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from seg_pruning.surgery.labels import LabelArray
+from seg_pruning.surgery.expressions import COMPUTE, Attribute, Computed, Expression, Operator
 
 SizeValue: TypeAlias = int | tuple[int, ...]
 
 
-@dataclass(frozen=True, order=True, slots=True)
-class Attribute:
-    """An int held by a module: `model.get_submodule(module).<name>`, or an entry of a tuple or list."""
+def _remembering(operator: Operator, *, reflected: bool = False) -> Any:
+    """The method for `size <operator> other`, or `other <operator> size`, whose result remembers both."""
 
-    module: str
-    name: str
-    index: int | None = None
+    def method(size: "Size", other: object) -> Any:
+        if not isinstance(other, int):
+            return NotImplemented
+        left, right = (other, size) if reflected else (size, other)
+        value = COMPUTE[operator](int(left), int(right))
+        return Size(value, Computed(operator, _expression(left), _expression(right)), size.owner)
 
-    def __str__(self) -> str:
-        path = f"{self.module}.{self.name}" if self.module else self.name
-        return path if self.index is None else f"{path}[{self.index}]"
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Extent:
-    """The length of a tensor along `dim`, where `labels` span it: it adapts by itself."""
-
-    labels: LabelArray
-    dim: int
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Computed:
-    """What Python computed from two sizes."""
-
-    operator: Literal["+", "-", "*", "//"]
-    left: "Expression"
-    right: "Expression"
-
-
-Expression: TypeAlias = int | Attribute | Extent | Computed
-
-_COMPUTE: Mapping[str, Callable[[int, int], int]] = {
-    "+": int.__add__,
-    "-": int.__sub__,
-    "*": int.__mul__,
-    "//": int.__floordiv__,
-}
+    return method
 
 
 class Size(int):
@@ -83,47 +55,18 @@ class Size(int):
         """A copied or pickled size is a plain int: a forward pass may copy what it reads."""
         return int, (int(self),)
 
-    def _computed(self, operator: Literal["+", "-", "*", "//"], left: object, right: object) -> Any:
-        if not isinstance(left, int) or not isinstance(right, int):
-            return NotImplemented
-        value = _COMPUTE[operator](int(left), int(right))
-        return Size(value, Computed(operator, _expression(left), _expression(right)), self.owner)
-
-    def __add__(self, other: Any) -> Any:
-        """Remembered."""
-        return self._computed("+", self, other)
-
-    def __radd__(self, other: Any) -> Any:
-        """Remembered."""
-        return self._computed("+", other, self)
-
-    def __sub__(self, other: Any) -> Any:
-        """Remembered."""
-        return self._computed("-", self, other)
-
-    def __rsub__(self, other: Any) -> Any:
-        """Remembered."""
-        return self._computed("-", other, self)
-
-    def __mul__(self, other: Any) -> Any:
-        """Remembered."""
-        return self._computed("*", self, other)
-
-    def __rmul__(self, other: Any) -> Any:
-        """Remembered; of a sequence, as many copies of it."""
-        return self._computed("*", other, self)
-
-    def __floordiv__(self, other: Any) -> Any:
-        """Remembered."""
-        return self._computed("//", self, other)
-
-    def __rfloordiv__(self, other: Any) -> Any:
-        """Remembered."""
-        return self._computed("//", other, self)
+    __add__ = _remembering("+")
+    __radd__ = _remembering("+", reflected=True)
+    __sub__ = _remembering("-")
+    __rsub__ = _remembering("-", reflected=True)
+    __mul__ = _remembering("*")
+    __rmul__ = _remembering("*", reflected=True)
+    __floordiv__ = _remembering("//")
+    __rfloordiv__ = _remembering("//", reflected=True)
 
     def __neg__(self) -> Any:
-        """Remembered."""
-        return self._computed("-", 0, self)
+        """As `0 - self`."""
+        return 0 - self
 
 
 def _expression(value: int) -> Expression:
@@ -151,67 +94,6 @@ class Shape(tuple[int, ...]):
         if not isinstance(key, slice):
             return part
         return Shape(part) if any(isinstance(size, Size) for size in part) else torch.Size(part)
-
-
-def leaves(expression: Expression) -> Iterator[Attribute | Extent]:
-    """All attributes and extents of an expression, each as often as it stands there."""
-    if isinstance(expression, Computed):
-        yield from leaves(expression.left)
-        yield from leaves(expression.right)
-    elif not isinstance(expression, int):
-        yield expression
-
-
-def factors(expression: Expression) -> tuple[list[Expression], list[Expression]] | None:
-    """The factors above and below the line of a product or quotient; None for sums.
-
-    >>> factors(Computed("//", Attribute("", "dim"), Attribute("", "heads")))
-    ([Attribute(module='', name='dim', index=None)], [Attribute(module='', name='heads', index=None)])
-    """
-    if not isinstance(expression, Computed):
-        return [expression], []
-    if expression.operator in "+-":
-        return None
-    left, right = factors(expression.left), factors(expression.right)
-    if left is None or right is None:
-        return None
-    if expression.operator == "*":
-        return left[0] + right[0], left[1] + right[1]
-    return left[0] + right[1], left[1] + right[0]
-
-
-def evaluate(expression: Expression, value_of: Callable[[Attribute | Extent], int]) -> int:
-    """The value of an expression, given those of its leaves."""
-    if isinstance(expression, Computed):
-        left, right = evaluate(expression.left, value_of), evaluate(expression.right, value_of)
-        return _COMPUTE[expression.operator](left, right)
-    return expression if isinstance(expression, int) else value_of(expression)
-
-
-def invert(
-    expression: Expression, unknown: Attribute, target: int, value_of: Callable[[Attribute | Extent], int]
-) -> int | None:
-    """The value of `unknown` for which `expression` is `target`; None where there is none."""
-    while isinstance(expression, Computed):
-        on_left = unknown in leaves(expression.left)
-        if on_left and unknown in leaves(expression.right):
-            return None
-        other = evaluate(expression.right if on_left else expression.left, value_of)
-        found = _undo(expression.operator, target, other, on_left=on_left)
-        if found is None:
-            return None
-        target, expression = found, expression.left if on_left else expression.right
-    return target if expression == unknown else None
-
-
-def _undo(operator: str, target: int, other: int, *, on_left: bool) -> int | None:
-    if operator == "+":
-        return target - other
-    if operator == "-":
-        return target + other if on_left else other - target
-    if operator == "*":
-        return target // other if other and target % other == 0 else None
-    return target * other if on_left else None
 
 
 def _tracked(value: object, module: str, name: str, owner: object) -> object | None:

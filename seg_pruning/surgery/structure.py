@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from seg_pruning.surgery.cut import Cut
 from seg_pruning.surgery.errors import PruningError
+from seg_pruning.surgery.expressions import Attribute
+from seg_pruning.surgery.passes import tensors_of
 from seg_pruning.surgery.plan import Plan
-from seg_pruning.surgery.sizes import Attribute, declared, read, write_
-from seg_pruning.surgery.trace import tensors_of
+from seg_pruning.surgery.sizes import declared, read, write_
 
 VERSION = 1
 _NOTE = "_pruning_structure"

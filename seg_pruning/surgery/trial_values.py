@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from seg_pruning.surgery.inputs import Inputs
+from seg_pruning.surgery.passes import tensors_of
 from seg_pruning.surgery.replay import Replay, replay
-from seg_pruning.surgery.trace import tensors_of
 
 aten = torch.ops.aten
 

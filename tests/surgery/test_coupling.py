@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from seg_pruning.surgery.coupling import couplings, solve
+from seg_pruning.surgery.entries import Fit
 from seg_pruning.surgery.errors import PruningError
-from seg_pruning.surgery.ledger import Fit
-from seg_pruning.surgery.sizes import Attribute, Computed, Extent
+from seg_pruning.surgery.expressions import Attribute, Computed, Extent
 
 HEADS, WIDTH, DIM = (Attribute("block", name) for name in ("heads", "width", "dim"))
 ROOT = np.arange(64)

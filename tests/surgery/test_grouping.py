@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from seg_pruning.surgery.entries import Blocks, Mint
 from seg_pruning.surgery.grouping import NO_GROUP, Policy, group_units
 from seg_pruning.surgery.labels import along
-from seg_pruning.surgery.ledger import Blocks, Mint
 from seg_pruning.surgery.trace import Trace
 
 

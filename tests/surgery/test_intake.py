@@ -5,8 +5,8 @@ import json
 import pytest
 
 from seg_pruning.surgery.errors import PruningError
+from seg_pruning.surgery.expressions import Attribute
 from seg_pruning.surgery.intake import check_fits, parse
-from seg_pruning.surgery.sizes import Attribute
 from seg_pruning.surgery.structure import Structure
 from tests.networks import NETWORKS
 

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from seg_pruning.surgery.labels import FIXED, along
-from seg_pruning.surgery.ledger import Call, Ledger, with_fixed
-from seg_pruning.surgery.sizes import Attribute, Size
+from seg_pruning.surgery.entries import Call
+from seg_pruning.surgery.expressions import Attribute
+from seg_pruning.surgery.labels import FIXED, along, with_fixed
+from seg_pruning.surgery.ledger import Ledger
+from seg_pruning.surgery.sizes import Size
 
 C = along([1, 2, 3], 1, 4)  # a tensor (N, 3, H, W) with its channels labelled
 D = along([4, 5, 6], 1, 4)

@@ -12,23 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from seg_pruning.surgery.calls import FunctionCalls
 from seg_pruning.surgery.errors import PruningError
-from seg_pruning.surgery.sizes import (
-    Attribute,
-    Computed,
-    Extent,
-    Shape,
-    Size,
-    declared,
-    evaluate,
-    factors,
-    invert,
-    leaves,
-    read,
-    tracked_sizes,
-    write_,
-)
-from seg_pruning.surgery.trace import FunctionCalls, record
+from seg_pruning.surgery.expressions import Attribute, Computed, Extent, evaluate, factors, invert, leaves
+from seg_pruning.surgery.sizes import Shape, Size, declared, read, tracked_sizes, write_
+from seg_pruning.surgery.trace import record
 
 OWNER = object()
 A, B = Attribute("stem", "a"), Attribute("stem", "b")

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from seg_pruning.surgery.errors import PruningError
+from seg_pruning.surgery.expressions import evaluate
 from seg_pruning.surgery.labels import components
-from seg_pruning.surgery.sizes import Size, evaluate
+from seg_pruning.surgery.sizes import Size
 from seg_pruning.surgery.trace import record
 
 IMAGE = torch.rand(2, 3, 8, 8)

@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
+from seg_pruning.surgery.entries import Call, Work
 from seg_pruning.surgery.labels import LabelSet, span
-from seg_pruning.surgery.ledger import Call, Ledger, Work
+from seg_pruning.surgery.ledger import Ledger
 from seg_pruning.surgery.rules.registry import rule
 
 aten = torch.ops.aten

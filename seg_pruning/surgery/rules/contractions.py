@@ -5,8 +5,9 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import flop_registry
 
+from seg_pruning.surgery.entries import Call, Work
 from seg_pruning.surgery.labels import LabelArray, LabelSet, along, span, touching
-from seg_pruning.surgery.ledger import Call, Ledger, Work
+from seg_pruning.surgery.ledger import Ledger
 from seg_pruning.surgery.rules.registry import rule
 
 aten = torch.ops.aten

@@ -6,11 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seg_pruning.surgery.labels import FIXED, LabelArray, LabelSet, span
-from seg_pruning.surgery.ledger import Call, Ledger, with_fixed
+from seg_pruning.surgery.entries import Call
+from seg_pruning.surgery.expressions import Computed
+from seg_pruning.surgery.labels import FIXED, LabelArray, LabelSet, span, with_fixed
+from seg_pruning.surgery.ledger import Ledger
 from seg_pruning.surgery.rules.contractions import is_parameter
 from seg_pruning.surgery.rules.registry import rule
-from seg_pruning.surgery.sizes import Computed
 
 aten = torch.ops.aten
 

@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
+from seg_pruning.surgery.entries import Call
 from seg_pruning.surgery.labels import LabelSet
-from seg_pruning.surgery.ledger import Call, Ledger
+from seg_pruning.surgery.ledger import Ledger
 from seg_pruning.surgery.rules.registry import rule
 from seg_pruning.surgery.rules.windows import passing
 

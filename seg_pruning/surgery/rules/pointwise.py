@@ -2,8 +2,9 @@
 
 import torch
 
+from seg_pruning.surgery.entries import Call
 from seg_pruning.surgery.labels import LabelSet, span, touching
-from seg_pruning.surgery.ledger import Call, Ledger
+from seg_pruning.surgery.ledger import Ledger
 from seg_pruning.surgery.rules.registry import POINTWISE, rule
 
 aten = torch.ops.aten

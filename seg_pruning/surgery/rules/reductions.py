@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 import torch
 
+from seg_pruning.surgery.entries import Call
 from seg_pruning.surgery.labels import LabelArray, LabelSet, span, touching
-from seg_pruning.surgery.ledger import Call, Ledger
+from seg_pruning.surgery.ledger import Ledger
 from seg_pruning.surgery.rules.registry import rule
 
 aten = torch.ops.aten

@@ -5,8 +5,9 @@ from typing import TypeAlias
 
 import torch
 
+from seg_pruning.surgery.entries import Call
 from seg_pruning.surgery.labels import FIXED, LabelArray, LabelSet, span
-from seg_pruning.surgery.ledger import Call, Ledger
+from seg_pruning.surgery.ledger import Ledger
 
 Rule: TypeAlias = Callable[[Ledger, Call], tuple[LabelSet, ...]]
 

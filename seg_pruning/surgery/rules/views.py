@@ -6,10 +6,12 @@ from typing import TypeAlias
 import numpy as np
 import torch
 
-from seg_pruning.surgery.labels import LabelArray, LabelSet, Shape, reshape, segments, span
-from seg_pruning.surgery.ledger import NO_DIM, Call, Ledger, in_several_rows
+from seg_pruning.surgery.entries import NO_DIM, Call
+from seg_pruning.surgery.expressions import Expression
+from seg_pruning.surgery.labels import LabelArray, LabelSet, Shape, in_several_rows, reshape, segments, span
+from seg_pruning.surgery.ledger import Ledger
 from seg_pruning.surgery.rules.registry import rule
-from seg_pruning.surgery.sizes import Expression, Size
+from seg_pruning.surgery.sizes import Size
 
 aten = torch.ops.aten
 

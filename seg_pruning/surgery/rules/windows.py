@@ -5,8 +5,9 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 
+from seg_pruning.surgery.entries import Call
 from seg_pruning.surgery.labels import LabelSet, along, span, touching
-from seg_pruning.surgery.ledger import Call, Ledger
+from seg_pruning.surgery.ledger import Ledger
 from seg_pruning.surgery.rules.registry import rule
 
 aten = torch.ops.aten

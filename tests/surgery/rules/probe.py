@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from seg_pruning.surgery.calls import FunctionCalls, Ops
 from seg_pruning.surgery.labels import FIXED, components
 from seg_pruning.surgery.ledger import Ledger
-from seg_pruning.surgery.trace import FunctionCalls, _Ops
 
 
 class Probe:
@@ -25,7 +25,7 @@ class Probe:
         for i, tensor in enumerate(self.inputs):
             self.ledger.mint(f"input{i}", tensor)
         calls = FunctionCalls()
-        with torch.no_grad(), calls, _Ops(self.ledger, calls):
+        with torch.no_grad(), calls, Ops(self.ledger, calls):
             self.outputs = _listed(function(*self.inputs))
         self.root = components(self.ledger.count, self.ledger.ties)
         pins = [labels for labels, _ in self.ledger.pins] + [np.array([FIXED])]

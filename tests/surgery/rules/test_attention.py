@@ -3,8 +3,8 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from seg_pruning.surgery.calls import FunctionCalls
 from seg_pruning.surgery.ledger import Ledger
-from seg_pruning.surgery.trace import FunctionCalls
 from tests.surgery.rules import probe
 from tests.surgery.rules.probe import Probe
 

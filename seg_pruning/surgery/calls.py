@@ -1,0 +1,128 @@
+"""What a pass is seen to do: torch functions as Python calls them, and the ATen ops that they run."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from seg_pruning.surgery.entries import Call
+from seg_pruning.surgery.inputs import flatten_tensors
+from seg_pruning.surgery.ledger import Ledger
+from seg_pruning.surgery.rules import apply_rule
+from seg_pruning.surgery.rules.attention import hold_width
+from seg_pruning.surgery.sizes import Shape
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """A torch function as Python called it."""
+
+    name: str
+    ints: Sequence[int]
+
+
+class FunctionCalls(TorchFunctionMode):
+    """Sees each torch function as Python calls it, with the ints that it passes.
+
+    Args:
+        ledger: where it is given, shapes that Python reads are sizes which remember what they measure.
+    """
+
+    def __init__(self, ledger: Ledger | None = None) -> None:
+        super().__init__()
+        self.ledger = ledger
+        self.attentions = 0
+        self.frames: list[_Frame] = []
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: object,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if self.ledger is not None and func in _LENGTHS:
+            return _measured(func(*args, **kwargs), args[0], self.ledger, func, (*args[1:], *kwargs.values()))
+        if func is scaled_dot_product_attention and len(args) < 7 and kwargs.get("scale") is None:
+            self._hold_width(*args[:2], **kwargs)
+        self.frames.append(_Frame(getattr(func, "__name__", ""), _ints((args, kwargs))))
+        try:
+            return func(*args, **kwargs)
+        finally:
+            self.frames.pop()
+
+    def _hold_width(self, query: Tensor, key: Tensor, **_: object) -> None:
+        number, self.attentions = self.attentions, self.attentions + 1
+        if self.ledger is not None:
+            hold_width(self.ledger, number, query, key)
+
+
+_SHAPE = Tensor.shape.__get__  # type: ignore[attr-defined]
+_LENGTHS = (_SHAPE, Tensor.size, Tensor.numel)
+
+
+def _measured(plain: Any, tensor: Tensor, ledger: Ledger, func: object, dims: tuple[Any, ...]) -> Any:
+    """What reading a shape gave, as sizes; plain where nothing can leave."""
+    lengths = ledger.lengths(tensor)
+    if all(type(length) is int for length in lengths):
+        return plain
+    shape = Shape(lengths)
+    if func is Tensor.numel:
+        return shape.numel()
+    return shape[dims[0]] if dims and isinstance(dims[0], int) else shape
+
+
+def _ints(value: object) -> list[int]:
+    """All ints in nested tuples, lists and dicts, in order."""
+    if isinstance(value, bool):
+        return []
+    if isinstance(value, int):
+        return [value]
+    if isinstance(value, slice):
+        value = (value.start, value.stop)
+    if isinstance(value, Mapping):
+        value = tuple(value.values())
+    return [i for entry in value for i in _ints(entry)] if isinstance(value, tuple | list) else []
+
+
+class Ops(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Sees each ATen op after it ran and lets its rule write into the ledger."""
+
+    def __init__(self, ledger: Ledger, functions: FunctionCalls) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.ledger = ledger
+        self.functions = functions
+
+    def __torch_dispatch__(
+        self,
+        func: torch._ops.OpOverload,
+        types: object,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        self.ledger.ops.append(str(func))
+        tensors = tuple(flatten_tensors((args, kwargs)))
+        names = (self.ledger.named(tensor) for tensor in tensors)
+        self.ledger.ran.update(name for name in names if name is not None)
+        frame = self.functions.frames[-1] if self.functions.frames else _Frame("", ())
+        arguments, outputs = _arguments(func, args, kwargs), tuple(flatten_tensors(out))
+        call = Call(func, arguments, tensors, outputs, frame.ints, frame.name)
+        apply_rule(self.ledger, call)
+        return out
+
+
+def _arguments(
+    func: torch._ops.OpOverload, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> dict[str, Any]:
+    schema = func._schema.arguments
+    given = {argument.name: value for argument, value in zip(schema, args, strict=False)}
+    rest = {a.name: kwargs.get(a.name, a.default_value) for a in schema if a.name not in given}
+    return {**given, **rest}
