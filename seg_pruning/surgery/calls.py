@@ -36,7 +36,6 @@ class FunctionCalls(TorchFunctionMode):
     def __init__(self, ledger: Ledger | None = None) -> None:
         super().__init__()
         self.ledger = ledger
-        self.attentions = 0
         self.frames: list[_Frame] = []
 
     def __torch_function__(
@@ -49,18 +48,18 @@ class FunctionCalls(TorchFunctionMode):
         kwargs = kwargs or {}
         if self.ledger is not None and func in _LENGTHS:
             return _measured(func(*args, **kwargs), args[0], self.ledger, func, (*args[1:], *kwargs.values()))
-        if func is scaled_dot_product_attention and len(args) < 7 and kwargs.get("scale") is None:
-            self._hold_width(*args[:2], **kwargs)
+        if self.ledger is not None and func is scaled_dot_product_attention and _no_scale(args, kwargs):
+            given = dict(zip(("query", "key"), args, strict=False)) | kwargs
+            hold_width(self.ledger, given["query"], given["key"])
         self.frames.append(_Frame(getattr(func, "__name__", ""), _ints((args, kwargs))))
         try:
             return func(*args, **kwargs)
         finally:
             self.frames.pop()
 
-    def _hold_width(self, query: Tensor, key: Tensor, **_: object) -> None:
-        number, self.attentions = self.attentions, self.attentions + 1
-        if self.ledger is not None:
-            hold_width(self.ledger, number, query, key)
+
+def _no_scale(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    return len(args) < 7 and kwargs.get("scale") is None
 
 
 _SHAPE = Tensor.shape.__get__  # type: ignore[attr-defined]

@@ -158,11 +158,11 @@ def _scales(trace: Trace, keep: npt.NDArray[np.bool_]) -> dict[str, Tensor]:
     """What makes up for the scale of each fused attention whose queries lose width."""
     scales: dict[str, Tensor] = {}
     for number in trace.follows:
-        array, dim = trace.scaled[number][0]
+        array = trace.scaled[number][0]
         lengths = kept_extents(keep[array])
-        if lengths is None or lengths[0][dim] == array.shape[dim]:
+        if lengths is None or lengths[0][-1] == array.shape[-1]:
             continue
-        factor = (lengths[0][dim] / array.shape[dim]) ** 0.5
+        factor = (lengths[0][-1] / array.shape[-1]) ** 0.5
         for name, labels in _made_by_one_layer(trace, array):
             before = scales.get(name, torch.ones((), dtype=torch.float64))
             scales[name] = torch.where(torch.from_numpy(np.isin(*labels)), factor, before)

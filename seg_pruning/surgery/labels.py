@@ -144,12 +144,10 @@ def segments(old: Shape, new: Shape) -> list[tuple[tuple[int, ...], tuple[int, .
         if j < len(new):
             want, j = new[j], j + 1
         while have != want:
-            if have < want and i < len(old):
+            if j == len(new) or (have < want and i < len(old)):
                 have, i = have * old[i], i + 1
-            elif j < len(new):
-                want, j = want * new[j], j + 1
             else:
-                i, have = i + 1, have * old[i]
+                want, j = want * new[j], j + 1
         runs.append((tuple(range(start_i, i)), tuple(range(start_j, j))))
     return runs
 

@@ -52,7 +52,7 @@ class Ledger:
     sizes: Mapping[Attribute, int] = field(default_factory=dict)
     work: list[Work] = field(default_factory=list)
     interleaved: set[bytes] = field(default_factory=set)
-    scaled: dict[int, tuple[tuple[LabelArray, int], ...]] = field(default_factory=dict)
+    scaled: dict[int, LabelSet] = field(default_factory=dict)
     sites: dict[int, Site] = field(default_factory=dict)
     ran: set[str] = field(default_factory=set)
     training_known: bool = True
@@ -263,14 +263,18 @@ class Ledger:
         ]
         result: list[LabelArray] = []
         for i, (labels, _) in enumerate(lifted):
-            for array in labels:
-                left: LabelArray | None = array
-                for j, (others, shape) in enumerate(lifted):
-                    if i != j and left is not None:
-                        left = self._met(left, others, shape, what)
-                if left is not None:
-                    result.append(left)
+            rest = [*lifted[:i], *lifted[i + 1 :]]
+            met = (self._met_all(array, rest, what) for array in labels)
+            result.extend(array for array in met if array is not None)
         return self.distinct(result)
+
+    def _met_all(
+        self, array: LabelArray, operands: Sequence[tuple[LabelSet, Shape]], what: str
+    ) -> LabelArray | None:
+        left: LabelArray | None = array
+        for labels, shape in operands:
+            left = None if left is None else self._met(left, labels, shape, what)
+        return left
 
     def _met(self, array: LabelArray, others: LabelSet, shape: Shape, what: str) -> LabelArray | None:
         """What is left of `array` once it has met a tensor of `shape`; None where it is pinned."""

@@ -14,7 +14,7 @@ from seg_pruning.surgery.entries import Blocks, Fit, Mint, Role, Site, Work
 from seg_pruning.surgery.errors import PruningError
 from seg_pruning.surgery.expressions import Attribute
 from seg_pruning.surgery.inputs import ExampleInputs, Inputs, flatten_tensors
-from seg_pruning.surgery.labels import LabelArray, components
+from seg_pruning.surgery.labels import LabelArray, LabelSet, components
 from seg_pruning.surgery.ledger import Ledger
 from seg_pruning.surgery.passes import eval_mode, repeatable, tensors_of, train_mode
 from seg_pruning.surgery.sizes import tracked_sizes
@@ -31,6 +31,12 @@ class Trace:
         ran: names of the tensors that some op read, in eval or in train mode.
         training_known: whether it ran in train mode too, where some parameter is idle without it.
         count: number of labels; `FIXED` is label 0.
+        fits: what Python passed for the lengths of labelled tensors.
+        sizes: the present value of each attribute from which a size was read.
+        sites: the ops that mix labelled indices, by their number in `ops`.
+        scaled: for each call of fused attention that takes its scale from the width of its queries, their
+            label arrays along it.
+        follows: numbers of those calls whose queries may lose width all the same; the cut makes up for it.
         ops: names of all ops, in order: a second pass must run the same.
     """
 
@@ -48,7 +54,7 @@ class Trace:
     sizes: Mapping[Attribute, int]
     work: tuple[Work, ...]
     sites: Mapping[int, Site]
-    scaled: Mapping[int, tuple[tuple[LabelArray, int], ...]]
+    scaled: Mapping[int, LabelSet]
     follows: frozenset[int]
     ops: tuple[str, ...]
 
@@ -87,7 +93,7 @@ def _training_pass(model: nn.Module, inputs: Inputs, ledger: Ledger) -> None:
     for name, tensor in tensors_of(model).items():
         ledger.adopt(copies[name], tensor)
     ops, work, sites, known = list(ledger.ops), list(ledger.work), dict(ledger.sites), set(ledger.ran)
-    scaled = dict(ledger.scaled)
+    scaled, ledger.scaled = ledger.scaled, {}  # numbered anew
     functions = FunctionCalls(ledger)
     try:
         with (

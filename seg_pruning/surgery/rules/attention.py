@@ -6,6 +6,7 @@ from torch import Tensor
 from seg_pruning.surgery.entries import Call, Work
 from seg_pruning.surgery.labels import LabelSet, span
 from seg_pruning.surgery.ledger import Ledger
+from seg_pruning.surgery.rules.contractions import contract
 from seg_pruning.surgery.rules.registry import rule
 
 aten = torch.ops.aten
@@ -22,14 +23,14 @@ ATTENTION = (
 SCALE = "takes its scale from the width of a head"
 
 
-def hold_width(ledger: Ledger, number: int, query: Tensor, key: Tensor) -> None:
-    """Notes that the scale of fused attention call `number` is computed from the width of its queries.
+def hold_width(ledger: Ledger, query: Tensor, key: Tensor) -> None:
+    """Notes that the scale of the next call of fused attention is computed from the width of its queries.
 
     That width stays and whole heads leave. Where they cannot, since a residual stream is as wide as all heads
     together, the ledger says that the width may leave: the cut scales the queries to make up for it.
     """
-    arrays = [a for t in (query, key) for a in ledger.labels(t) if t.ndim - 1 in span(a)]
-    ledger.scaled[number] = tuple((a, a.ndim - 1) for a in arrays)
+    number = len(ledger.scaled)
+    ledger.scaled[number] = tuple(a for a in ledger.labels(query) if query.ndim - 1 in span(a))
     if number not in ledger.follows:
         for tensor in (query, key):
             ledger.set(tensor, ledger.unmixed(ledger.labels(tensor), [tensor.ndim - 1], f"attention {SCALE}"))
@@ -45,7 +46,7 @@ def attention(ledger: Ledger, call: Call) -> tuple[LabelSet, ...]:
     passing = ledger.unmixed(ledger.labels(v), [0, 2], f"{call.name} mixes it")
     weights = [(side, (*t.shape[:2], 1, t.shape[3])) for side, t in zip(sides, (q, k), strict=True)]
     weights += [_bias(ledger, call, t) for t in call.tensors if all(t is not other for other in (q, k, v))]
-    contracted, heads = _contracted(ledger, call, weights)
+    heads, contracted = contract(ledger, call, weights, 3)
     made = ledger.merge([(heads, (*q.shape[:-1], 1)), (passing, v.shape)], q.ndim, call.name)
     weighing = q.shape[0] * q.shape[1] * q.shape[2] * k.shape[2]
     ledger.work.append(Work(weighing * q.shape[3], (*heads, *contracted)))
@@ -60,20 +61,3 @@ def _bias(ledger: Ledger, call: Call, tensor: Tensor) -> tuple[LabelSet, tuple[i
     over = [tensor.ndim - 2, tensor.ndim - 1]
     labels = ledger.unmixed(ledger.labels(tensor), over, f"{call.name} adds it to its weights")
     return labels, (*tensor.shape[:-2], 1, 1)
-
-
-def _contracted(
-    ledger: Ledger, call: Call, weights: list[tuple[LabelSet, tuple[int, ...]]]
-) -> tuple[LabelSet, LabelSet]:
-    """The arrays along the width of queries and keys, which end here, and those along the heads."""
-    last = 3
-    ended, heads = [], []
-    for array in ledger.merge(weights, last + 1, call.name):
-        why = f"{call.name} runs over blocks of equal width"
-        if last not in span(array):
-            heads.append(array)
-        elif span(array) == (last,) or ledger.narrow(array, [last], why) == last:
-            ended.append(array)
-        else:
-            heads.append(ledger.tie_along(array, [last]))
-    return ledger.distinct(ended), ledger.distinct(heads)

@@ -1,12 +1,14 @@
 """Convolutions and matrix products: the contracted dim is tied, the others pass."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import flop_registry
 
 from seg_pruning.surgery.entries import Call, Work
-from seg_pruning.surgery.labels import LabelArray, LabelSet, along, span, touching
+from seg_pruning.surgery.labels import LabelArray, LabelSet, Shape, along, span, touching
 from seg_pruning.surgery.ledger import Ledger
 from seg_pruning.surgery.rules.registry import rule
 
@@ -161,18 +163,14 @@ def _want_joint(ledger: Ledger, weight: Tensor) -> None:
 
 
 def contract(
-    ledger: Ledger,
-    call: Call,
-    a: tuple[LabelSet, tuple[int, ...]],
-    b: tuple[LabelSet, tuple[int, ...]],
-    dim: int,
+    ledger: Ledger, call: Call, operands: Sequence[tuple[LabelSet, Shape]], dim: int
 ) -> tuple[LabelSet, LabelSet]:
-    """The labels of a product summed over `dim`, of two tensors whose dims are laid out in one common space.
+    """The labels of a product summed over `dim`, of tensors whose dims are laid out in one common space.
 
     Gives the arrays that pass, and those that end in the sum.
     """
     passing, ended = [], []
-    for array in ledger.merge([a, b], len(a[1]), call.name):
+    for array in ledger.merge(operands, len(operands[0][1]), call.name):
         why = f"{call.name} runs over blocks of equal width"
         if dim not in span(array):
             passing.append(array)
@@ -189,7 +187,7 @@ def product(ledger: Ledger, call: Call, a: Tensor, b: Tensor) -> LabelSet:
     lb = tuple(np.expand_dims(array, array.ndim - 2) for array in ledger.labels(b))
     shapes = (*a.shape, 1), (*b.shape[:-2], 1, *b.shape[-2:])
     space = a.ndim + 1
-    passing, ended = contract(ledger, call, (la, shapes[0]), (lb, shapes[1]), space - 2)
+    passing, ended = contract(ledger, call, [(la, shapes[0]), (lb, shapes[1])], space - 2)
     ledger.work.append(Work(_macs(call), (*passing, *ended)))
     _note_roles(ledger, a, b)
     made = _drop(passing, space - 2)
@@ -241,5 +239,5 @@ def mv(ledger: Ledger, call: Call) -> tuple[LabelSet, ...]:
     a, b = call.tensors[0], call.tensors[1]
     row = tuple(array.reshape((1,) * (a.ndim - 1) + (-1,)) for array in ledger.labels(b))
     shape = (1,) * (a.ndim - 1) + tuple(b.shape)
-    passing, _ = contract(ledger, call, (ledger.labels(a), tuple(a.shape)), (row, shape), a.ndim - 1)
+    passing, _ = contract(ledger, call, [(ledger.labels(a), a.shape), (row, shape)], a.ndim - 1)
     return (_drop(passing, a.ndim - 1),)

@@ -26,7 +26,7 @@ def cdist(ledger: Ledger, call: Call) -> tuple[LabelSet, ...]:
     la, lb = tuple(map(laid(ndim - 1), ledger.labels(a))), tuple(map(laid(ndim - 2), ledger.labels(b)))
     lead_a, lead_b = (1,) * (ndim - a.ndim), (1,) * (ndim - b.ndim)
     shapes = (*lead_a, *a.shape[:-1], 1, a.shape[-1]), (*lead_b, *b.shape[:-2], 1, *b.shape[-2:])
-    merged, _ = contract(ledger, call, (la, shapes[0]), (lb, shapes[1]), ndim)
+    merged, _ = contract(ledger, call, [(la, shapes[0]), (lb, shapes[1])], ndim)
     made: LabelSet = tuple(array.squeeze(ndim) for array in merged if array.shape[ndim] == 1)
     ledger.site(call, (made,))
     return (made,)
@@ -35,7 +35,6 @@ def cdist(ledger: Ledger, call: Call) -> tuple[LabelSet, ...]:
 @rule(aten.vdot)
 def vdot(ledger: Ledger, call: Call) -> tuple[LabelSet, ...]:
     """The product of two vectors, one of them conjugated: they meet and end."""
-    vectors = [(ledger.labels(t), tuple(t.shape)) for t in call.tensors]
-    contract(ledger, call, vectors[0], vectors[1], 0)
+    contract(ledger, call, [(ledger.labels(t), t.shape) for t in call.tensors], 0)
     ledger.site(call, ((),))
     return ((),)

@@ -137,20 +137,18 @@ def slice_(ledger: Ledger, call: Call) -> tuple[LabelSet, ...]:
             if is_parameter(ledger, source):
                 # What another image size would read of a table of places is not seen here.
                 ledger.pin(array, f"{call.name} reads a part of a parameter")
-            array = _bounded(ledger, call, array, dim, bounds)
+            _bound_run(ledger, call, array, dim, bounds)
         wide = dim in span(array)
         cut.append(array[(slice(None),) * dim + (slice(*bounds),)] if wide else array)
     return (ledger.distinct(cut),)
 
 
-def _bounded(
-    ledger: Ledger, call: Call, array: LabelArray, dim: int, bounds: tuple[int, int, int]
-) -> LabelArray:
-    """Notes how the bounds came about; gives the array as it stands then."""
+def _bound_run(ledger: Ledger, call: Call, array: LabelArray, dim: int, bounds: tuple[int, int, int]) -> None:
+    """Notes how the bounds of a slice came about."""
     start, stop, step = bounds
     length = array.shape[dim]
     if ledger.narrowing(array) not in (dim, None):
-        return array  # whole rows, all of which stay
+        return  # whole rows, all of which stay
     if step != 1 and stop == length and length % step == 0:
         lines = np.moveaxis(array, dim, -1)
         ledger.tie_along(lines.reshape(*lines.shape[:-1], -1, step), [lines.ndim])
@@ -162,7 +160,6 @@ def _bounded(
             _bound(ledger, call, array, dim, (0, start) if begin > 0 else (start, length))
         if stop < length:
             _bound(ledger, call, array, dim, (start, stop) if end >= 0 else (stop, length))
-    return array
 
 
 def _bound(ledger: Ledger, call: Call, array: LabelArray, dim: int, run: tuple[int, int]) -> None:
