@@ -2,20 +2,22 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import FunctionType
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from seg_pruning.surgery.entries import Call
+from seg_pruning.surgery.expressions import Extent
 from seg_pruning.surgery.inputs import flatten_tensors
 from seg_pruning.surgery.ledger import Ledger
 from seg_pruning.surgery.rules import apply_rule
 from seg_pruning.surgery.rules.attention import hold_width
-from seg_pruning.surgery.sizes import Shape
+from seg_pruning.surgery.sizes import Shape, Size
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +50,26 @@ class FunctionCalls(TorchFunctionMode):
         kwargs = kwargs or {}
         if self.ledger is not None and func in _LENGTHS:
             return _measured(func(*args, **kwargs), args[0], self.ledger, func, (*args[1:], *kwargs.values()))
-        if self.ledger is not None and func is scaled_dot_product_attention and _no_scale(args, kwargs):
+        if self.ledger is not None and func is F.scaled_dot_product_attention and _no_scale(args, kwargs):
             given = dict(zip(("query", "key"), args, strict=False)) | kwargs
             hold_width(self.ledger, given["query"], given["key"])
+        if func is F.multi_head_attention_forward:
+            with self:
+                return _SEEN_THROUGH(*args, **kwargs)
         self.frames.append(_Frame(getattr(func, "__name__", ""), _ints((args, kwargs))))
         try:
             return func(*args, **kwargs)
         finally:
             self.frames.pop()
+
+
+# Under a function mode this one function of torch hands itself over whole, and with it the widths that it
+# reads and passes. Called like this it does not, and each of its steps is seen.
+_SEEN_THROUGH = FunctionType(
+    F.multi_head_attention_forward.__code__,
+    {**vars(F), "has_torch_function": lambda _: False},
+    argdefs=F.multi_head_attention_forward.__defaults__,
+)
 
 
 def _no_scale(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
@@ -68,13 +82,23 @@ _LENGTHS = (_SHAPE, Tensor.size, Tensor.numel)
 
 def _measured(plain: Any, tensor: Tensor, ledger: Ledger, func: object, dims: tuple[Any, ...]) -> Any:
     """What reading a shape gave, as sizes; plain where nothing can leave."""
-    lengths = ledger.lengths(tensor)
+    lengths = _lengths(tensor, ledger)
     if all(type(length) is int for length in lengths):
         return plain
     shape = Shape(lengths)
     if func is Tensor.numel:
         return shape.numel()
     return shape[dims[0]] if dims and isinstance(dims[0], int) else shape
+
+
+def _lengths(tensor: Tensor, ledger: Ledger) -> list[int]:
+    """The shape of `tensor`, with a size that adapts by itself where channels can leave."""
+    shape: list[int] = list(tensor.size())
+    for array in ledger.labels(tensor):
+        dim = ledger.narrowing(array)
+        if dim is not None:
+            shape[dim] = Size(int(shape[dim]), Extent(array, dim), ledger)
+    return shape
 
 
 def _ints(value: object) -> list[int]:

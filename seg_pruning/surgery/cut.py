@@ -1,6 +1,6 @@
 """A plan as keep masks, one for each tensor; pure: nothing here touches a network."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -163,23 +163,17 @@ def _scales(trace: Trace, keep: npt.NDArray[np.bool_]) -> dict[str, Tensor]:
         if lengths is None or lengths[0][-1] == array.shape[-1]:
             continue
         factor = (lengths[0][-1] / array.shape[-1]) ** 0.5
-        for name, labels in _made_by_one_layer(trace, array):
-            before = scales.get(name, torch.ones((), dtype=torch.float64))
-            scales[name] = torch.where(torch.from_numpy(np.isin(*labels)), factor, before)
+        made = _with_what_was_added(trace, array)
+        for mint in trace.mints:
+            if mint.tensor in trace.parameter_set and (inside := np.isin(mint.labels, made)).any():
+                before = scales.get(mint.tensor, torch.ones((), dtype=torch.float64))
+                scales[mint.tensor] = torch.where(torch.from_numpy(inside), factor, before)
     return scales
 
 
-def _made_by_one_layer(
-    trace: Trace, queries: LabelArray
-) -> Iterator[tuple[str, tuple[LabelArray, LabelArray]]]:
-    """The weight whose filters make `queries`, and its bias: each with its labels and those to look for."""
-    for mint in trace.mints:
-        if mint.tensor not in trace.parameter_set or not np.isin(mint.labels, queries).any():
-            continue
-        yield mint.tensor, (mint.labels, queries)
-        module = mint.tensor.rpartition(".")[0]
-        for other in trace.mints:
-            beside = other.tensor.rpartition(".")[0] == module and other.tensor != mint.tensor
-            if beside and len(trace.shapes[other.tensor]) == 1 and other.labels.size == mint.labels.size:
-                at = np.isin(mint.labels.reshape(-1), queries)
-                yield other.tensor, (other.labels, other.labels.reshape(-1)[at])
+def _with_what_was_added(trace: Trace, queries: LabelArray) -> LabelArray:
+    """The labels of `queries`, and of the biases that were added to them."""
+    made = queries.reshape(-1)
+    for sum_, added in trace.sums:
+        made = np.concatenate([made, added[np.isin(sum_, made)]])
+    return made

@@ -59,13 +59,15 @@ def leaves(expression: Expression) -> Iterator[Attribute | Extent]:
 
 
 def factors(expression: Expression) -> tuple[list[Expression], list[Expression]] | None:
-    """The factors above and below the line of a product or quotient; None for sums.
+    """The factors above and below the line of a product or quotient, signs apart; None for sums.
 
     >>> factors(Computed("//", Attribute("", "dim"), Attribute("", "heads")))
     ([Attribute(module='', name='dim', index=None)], [Attribute(module='', name='heads', index=None)])
     """
     if not isinstance(expression, Computed):
         return [expression], []
+    if expression.operator == "-" and expression.left == 0:
+        return factors(expression.right)
     if expression.operator in "+-":
         return None
     left, right = factors(expression.left), factors(expression.right)

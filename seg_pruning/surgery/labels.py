@@ -78,7 +78,7 @@ def collapse(array: LabelArray) -> LabelArray:
 
 def in_several_rows(array: LabelArray, dim: int) -> bool:
     """Whether a channel stands in several lines along `dim`: no line can choose for itself then."""
-    lines = np.moveaxis(array, dim, -1).reshape(-1, array.shape[dim])
+    lines = np.unique(np.moveaxis(array, dim, -1).reshape(-1, array.shape[dim]), axis=0)
     once = sum(len(np.unique(line[line != FIXED])) for line in lines)
     return once > len(np.unique(array[array != FIXED]))
 

@@ -52,6 +52,7 @@ class Ledger:
     sizes: Mapping[Attribute, int] = field(default_factory=dict)
     work: list[Work] = field(default_factory=list)
     interleaved: set[bytes] = field(default_factory=set)
+    sums: list[tuple[LabelArray, LabelArray]] = field(default_factory=list)
     scaled: dict[int, LabelSet] = field(default_factory=dict)
     sites: dict[int, Site] = field(default_factory=dict)
     ran: set[str] = field(default_factory=set)
@@ -74,15 +75,6 @@ class Ledger:
     def vector(self, tensor: Tensor, dim: int) -> LabelArray | None:
         """The labels along one dim of `tensor`, if that dim is labelled by itself."""
         return vector(self.labels(tensor), dim % max(tensor.ndim, 1))
-
-    def lengths(self, tensor: Tensor) -> list[int]:
-        """The shape of `tensor`, with a size that adapts by itself where channels can leave."""
-        shape: list[int] = list(tensor.size())
-        for array in self.labels(tensor):
-            dim = self.narrowing(array)
-            if dim is not None:
-                shape[dim] = Size(int(shape[dim]), Extent(array, dim), self)
-        return shape
 
     def set(self, tensor: Tensor, labels: LabelSet) -> None:
         """Gives `tensor` its label arrays."""
@@ -156,6 +148,12 @@ class Ledger:
             self.ties.append((x.reshape(-1), y.reshape(-1)))
             self._rows.share(*self.ties[-1])
 
+    def added(self, made: LabelArray | None, bias: LabelArray | None) -> None:
+        """Notes that the parameter of `bias` was added to the channels `made`: one scale is for both."""
+        if made is not None and bias is not None:
+            x, y = np.broadcast_arrays(made, bias)
+            self.sums.append((x.reshape(-1), y.reshape(-1)))
+
     def tie_along(self, array: LabelArray, dims: Iterable[int]) -> LabelArray:
         """Ties what lies along `dims` of `array`; gives the array without them."""
         first = first_along(array, dims)
@@ -197,6 +195,10 @@ class Ledger:
         known = tuple((d, size) for d, size in sizes.items() if size is not None)
         if known:
             self.fits.append(Fit(labels, known, dim))
+
+    def told_equal(self, axis: Extent, told: Expression) -> None:
+        """Notes that Python found the length of `axis` equal to `told`."""
+        self.fit(axis.labels, {axis.dim: told}, axis.dim)
 
     def narrowing(self, array: LabelArray) -> int | None:
         """The dim of `array` along which channels leave, line by line; None where that is open."""

@@ -8,14 +8,14 @@ rewritten when channels leave, and which axes have to shrink alike.
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from seg_pruning.surgery.expressions import COMPUTE, Attribute, Computed, Expression, Operator
+from seg_pruning.surgery.expressions import COMPUTE, Attribute, Computed, Expression, Extent, Operator, leaves
 
 SizeValue: TypeAlias = int | tuple[int, ...]
 
@@ -33,18 +33,25 @@ def _remembering(operator: Operator, *, reflected: bool = False) -> Any:
     return method
 
 
+class Owner(Protocol):
+    """The pass in which sizes are read; another pass must not believe them."""
+
+    def told_equal(self, axis: Extent, told: Expression) -> None:
+        """Hears that Python found the length of `axis` equal to `told`, which was read from attributes."""
+
+
 class Size(int):
     """An int that remembers how it came about.
 
     Attributes:
         expression: what was read and computed.
-        owner: the pass in which it was read; another pass must not believe it.
+        owner: the pass in which it was read.
     """
 
     expression: Expression
-    owner: object
+    owner: Owner
 
-    def __new__(cls, value: int, expression: Expression, owner: object) -> "Size":
+    def __new__(cls, value: int, expression: Expression, owner: Owner) -> "Size":
         """An int of `value` that came about as `expression` says."""
         size = super().__new__(cls, value)
         size.expression = expression
@@ -54,6 +61,20 @@ class Size(int):
     def __reduce__(self) -> tuple[type[int], tuple[int]]:
         """A copied or pickled size is a plain int: a forward pass may copy what it reads."""
         return int, (int(self),)
+
+    __hash__ = int.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        """As of ints; that a width is found equal to an attribute is noted: Python may insist on it."""
+        equal = int.__eq__(self, other)
+        if equal is True and isinstance(other, Size):
+            _note_equal(self, other)
+        return equal
+
+    def __ne__(self, other: object) -> bool:
+        """The opposite of `==`."""
+        equal = self == other
+        return equal if equal is NotImplemented else not equal
 
     __add__ = _remembering("+")
     __radd__ = _remembering("+", reflected=True)
@@ -67,6 +88,12 @@ class Size(int):
     def __neg__(self) -> Any:
         """As `0 - self`."""
         return 0 - self
+
+
+def _note_equal(one: Size, other: Size) -> None:
+    for axis, told in ((one.expression, other.expression), (other.expression, one.expression)):
+        if isinstance(axis, Extent) and any(isinstance(leaf, Attribute) for leaf in leaves(told)):
+            one.owner.told_equal(axis, told)
 
 
 def _expression(value: int) -> Expression:
@@ -96,7 +123,7 @@ class Shape(tuple[int, ...]):
         return Shape(part) if any(isinstance(size, Size) for size in part) else torch.Size(part)
 
 
-def _tracked(value: object, module: str, name: str, owner: object) -> object | None:
+def _tracked(value: object, module: str, name: str, owner: Owner) -> object | None:
     """`value` with its ints replaced by sizes, or None where it holds none that could be a width."""
     if type(value) is int and value > 1:
         return Size(value, Attribute(module, name), owner)
@@ -114,7 +141,7 @@ def _values(tracked: object) -> dict[Attribute, int]:
 
 
 @contextmanager
-def tracked_sizes(model: nn.Module, owner: object) -> Iterator[Mapping[Attribute, int]]:
+def tracked_sizes(model: nn.Module, owner: Owner) -> Iterator[Mapping[Attribute, int]]:
     """Within, every int attribute of every module of `model` is a `Size`; afterwards all is as it was.
 
     Gives the value of each.
@@ -159,6 +186,30 @@ def _of_convolution(module: _ConvNd, weight: tuple[int, ...], groups: int) -> di
     return {"out_channels": first, "in_channels": second}
 
 
+def _of_weight(module: nn.Module, weight: tuple[int, ...], groups: int | None) -> dict[str, SizeValue]:
+    if isinstance(module, _ConvNd):
+        return _of_convolution(module, weight, groups or module.groups)
+    if isinstance(module, nn.Linear):
+        return {"out_features": weight[0], "in_features": weight[1]}
+    if isinstance(module, _NormBase):
+        return {"num_features": weight[0]}
+    if isinstance(module, nn.GroupNorm):
+        return {"num_channels": weight[0]}
+    if isinstance(module, nn.LayerNorm | nn.RMSNorm):
+        return {"normalized_shape": weight}
+    if isinstance(module, nn.Embedding):
+        return {"num_embeddings": weight[0], "embedding_dim": weight[1]}
+    return {"num_parameters": weight[0]} if isinstance(module, nn.PReLU) else {}
+
+
+def _of_attention(
+    module: nn.MultiheadAttention, shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, SizeValue]:
+    packed = shapes.get("in_proj_weight")
+    width, key, value = ((packed or shapes[f"{side}_proj_weight"])[1] for side in "qkv")
+    return {"embed_dim": width, "kdim": key, "vdim": value, "head_dim": width // module.num_heads}
+
+
 def declared(
     module: nn.Module, shapes: Mapping[str, tuple[int, ...]], groups: int | None
 ) -> dict[str, SizeValue]:
@@ -171,19 +222,7 @@ def declared(
         shapes: shape of each parameter and buffer of the layer, by its name in the layer.
         groups: the number of groups that a convolution will have; None for what it has.
     """
-    weight = shapes.get("weight")
-    if isinstance(module, _ConvNd) and weight:
-        return _of_convolution(module, weight, groups or module.groups)
-    if isinstance(module, nn.Linear) and weight:
-        return {"out_features": weight[0], "in_features": weight[1]}
-    if isinstance(module, _NormBase) and (shape := weight or shapes.get("running_mean")):
-        return {"num_features": shape[0]}
-    if isinstance(module, nn.GroupNorm) and weight:
-        return {"num_channels": weight[0]}
-    if isinstance(module, nn.LayerNorm) and weight:
-        return {"normalized_shape": weight}
-    if isinstance(module, nn.Embedding) and weight:
-        return {"num_embeddings": weight[0], "embedding_dim": weight[1]}
-    if isinstance(module, nn.PReLU) and weight:
-        return {"num_parameters": weight[0]}
-    return {}
+    if isinstance(module, nn.MultiheadAttention):
+        return _of_attention(module, shapes)
+    first = shapes.get("weight") or shapes.get("running_mean")
+    return _of_weight(module, first, groups) if first else {}

@@ -34,6 +34,7 @@ class Trace:
         fits: what Python passed for the lengths of labelled tensors.
         sizes: the present value of each attribute from which a size was read.
         sites: the ops that mix labelled indices, by their number in `ops`.
+        sums: labels to which a parameter was added, and its own, pair by pair and in order.
         scaled: for each call of fused attention that takes its scale from the width of its queries, their
             label arrays along it.
         follows: numbers of those calls whose queries may lose width all the same; the cut makes up for it.
@@ -54,6 +55,7 @@ class Trace:
     sizes: Mapping[Attribute, int]
     work: tuple[Work, ...]
     sites: Mapping[int, Site]
+    sums: tuple[tuple[LabelArray, LabelArray], ...]
     scaled: Mapping[int, LabelSet]
     follows: frozenset[int]
     ops: tuple[str, ...]
@@ -171,6 +173,7 @@ def record(
         sizes=ledger.sizes,
         work=tuple(ledger.work),
         sites=ledger.sites,
+        sums=tuple(ledger.sums),
         scaled=ledger.scaled,
         follows=follows,
         ops=tuple(ledger.ops),

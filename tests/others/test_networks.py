@@ -15,7 +15,6 @@ from tests.surgery.oracle import answers, same
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated:FutureWarning"),
-    pytest.mark.filterwarnings("ignore:input's size at dim=1 does not match num_features:UserWarning"),
 ]
 SEEDS = (0, 1, 2)
 

@@ -34,6 +34,7 @@ def hand_made(sizes, *, ties=(), pins=(), blocks=(), idle=()):
         sizes={},
         work=(),
         sites={},
+        sums=(),
         scaled={},
         follows=frozenset(),
         ops=(),

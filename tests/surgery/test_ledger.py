@@ -244,18 +244,6 @@ def test_a_fit_is_noted_where_a_size_is_known():
     assert [(f.labels is labels, f.sizes, f.dim) for f in ledger.fits] == [(True, ((0, size),), 1)]
 
 
-def test_a_length_is_a_size_where_channels_leave_line_by_line():
-    ledger, x = Ledger(count=30), torch.zeros(1, 3, 2, 5)
-    ledger.set(x, (JOINT,))
-    assert {type(length) for length in ledger.lengths(x)} == {int}  # open
-    ledger.narrow(JOINT, [1], "rows")
-    lengths = ledger.lengths(x)
-    assert lengths == [1, 3, 2, 5]
-    assert [type(length) for length in lengths] == [int, Size, int, int]
-    assert (lengths[1].owner, lengths[1].expression.dim) == (ledger, 1)
-    assert lengths[1].expression.labels is JOINT
-
-
 def test_channels_whose_numbers_are_read_are_pinned():
     ledger, numbers, other = Ledger(), torch.zeros(2, dtype=torch.long), torch.zeros(2, dtype=torch.long)
     ledger.number(numbers, np.array([1, 2]))

@@ -42,7 +42,7 @@ def attention(ledger: Ledger, call: Call) -> tuple[LabelSet, ...]:
     q, k, v = call["query"], call["key"], call["value"]
     known = call.caller == "scaled_dot_product_attention"  # its scale was looked at by `hold_width`
     rigid = [0, 2] if known else [0, 2, q.ndim - 1]
-    sides = [ledger.unmixed(ledger.labels(t), rigid, f"{call.name} {SCALE}") for t in (q, k)]
+    sides = [ledger.unmixed(ledger.labels(t), rigid, f"{call.name} mixes it") for t in (q, k)]
     passing = ledger.unmixed(ledger.labels(v), [0, 2], f"{call.name} mixes it")
     weights = [(side, (*t.shape[:2], 1, t.shape[3])) for side, t in zip(sides, (q, k), strict=True)]
     weights += [_bias(ledger, call, t) for t in call.tensors if all(t is not other for other in (q, k, v))]

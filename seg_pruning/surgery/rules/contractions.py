@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.flop_counter import flop_registry
 
 from seg_pruning.surgery.entries import Call, Work
-from seg_pruning.surgery.labels import LabelArray, LabelSet, Shape, along, span, touching
+from seg_pruning.surgery.labels import LabelArray, LabelSet, Shape, along, span, touching, vector
 from seg_pruning.surgery.ledger import Ledger
 from seg_pruning.surgery.rules.registry import rule
 
@@ -47,7 +47,9 @@ def convolution(ledger: Ledger, call: Call) -> tuple[LabelSet, ...]:
             ledger.pin(ledger.labels(tensor), f"{call.name} reads a weight whose channels are not known")
         return ((),)
     if call["bias"] is not None and len(made) > 1:
-        ledger.meet(made, ledger.vector(call["bias"], 0), f"the bias of {call.name} is fixed")
+        bias = ledger.vector(call["bias"], 0)
+        ledger.meet(made, bias, f"the bias of {call.name} is fixed")
+        ledger.added(made, bias)
     return ((along(made, 1, x.ndim),) if len(made) > 1 else (),)
 
 
@@ -198,6 +200,13 @@ def product(ledger: Ledger, call: Call, a: Tensor, b: Tensor) -> LabelSet:
     return made
 
 
+def note_sum(ledger: Ledger, made: tuple[LabelSet, int], bias: Tensor) -> None:
+    """Notes a bias that is added along the last dim of what was made, of that many dims."""
+    labels, ndim = made
+    if bias.ndim:
+        ledger.added(vector(labels, ndim - 1), ledger.vector(bias, bias.ndim - 1))
+
+
 def is_parameter(ledger: Ledger, tensor: Tensor) -> bool:
     """Whether `tensor` is a parameter or buffer, or a view of one."""
     base = tensor if tensor._base is None else tensor._base
@@ -230,6 +239,7 @@ def addmm(ledger: Ledger, call: Call) -> tuple[LabelSet, ...]:
     made = product(ledger, call, a, b)
     bias = call["self"]
     out = call.outputs[0]
+    note_sum(ledger, (made, out.ndim), bias)
     return (ledger.merge([(made, out.shape), (ledger.labels(bias), bias.shape)], out.ndim, call.name),)
 
 

@@ -92,7 +92,7 @@ def _size_pieces(ledger: Ledger, call: Call, parts: Sequence[LabelArray], dim: i
             ledger.pin(part, f"{what} cuts the axis at numbers that cannot be rewritten")
 
 
-@rule(aten.split, aten.split_with_sizes, aten.chunk)
+@rule(aten.split, aten.split_with_sizes, aten.chunk, aten.unsafe_split, aten.unsafe_split_with_sizes)
 def split(ledger: Ledger, call: Call) -> tuple[LabelSet, ...]:
     """Each piece takes its share of the labels."""
     return _pieces(ledger, call, call["dim"] % call["self"].ndim, call.name)

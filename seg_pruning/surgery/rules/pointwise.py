@@ -5,6 +5,7 @@ import torch
 from seg_pruning.surgery.entries import Call
 from seg_pruning.surgery.labels import LabelSet, span, touching
 from seg_pruning.surgery.ledger import Ledger
+from seg_pruning.surgery.rules.contractions import is_parameter, note_sum
 from seg_pruning.surgery.rules.registry import POINTWISE, rule
 
 aten = torch.ops.aten
@@ -18,6 +19,17 @@ def pointwise(ledger: Ledger, call: Call) -> tuple[LabelSet, ...]:
 
 
 POINTWISE.append(pointwise)
+
+
+@rule(aten.add)
+def add(ledger: Ledger, call: Call) -> tuple[LabelSet, ...]:
+    """As any of them; a parameter that is added along the last dim is a bias."""
+    x, *others = call.tensors
+    for other in others:
+        if is_parameter(ledger, other):
+            note_sum(ledger, (ledger.labels(x), x.ndim), other)
+    return pointwise(ledger, call)
+
 
 # Element-wise too, but torch does not tag them so, or tags one of their forms only.
 rule(

@@ -31,7 +31,7 @@ def view(ledger: Ledger, call: Call) -> tuple[LabelSet, ...]:
     every = [reshape(array, old, new) for array in arrays]
     alone = {span(viewed)[0] for viewed in every if len(span(viewed)) == 1}
     for array, viewed in zip(arrays, every, strict=True):
-        if any(_interleaved(ledger, array, viewed, old, run) for run in runs):
+        if any(_interleaved(ledger, call, array, viewed, run) for run in runs):
             why = "lays positions and channels anew, differently for each image size"
             ledger.pin(array, f"{call.name} {why}")
         elif (left := _sized(ledger, call, viewed, (old, new), alone)) is not None:
@@ -39,14 +39,27 @@ def view(ledger: Ledger, call: Call) -> tuple[LabelSet, ...]:
     return (tuple(found),)
 
 
-def _interleaved(ledger: Ledger, array: LabelArray, viewed: LabelArray, old: Shape, run: Run) -> bool:
+def _interleaved(ledger: Ledger, call: Call, array: LabelArray, viewed: LabelArray, run: Run) -> bool:
     """Whether channels that stood behind positions are cut up anew, in one view or in two."""
     before, after = run
+    old = call["self"].shape
+    if _in_heads(ledger, call, run):
+        return False
     labelled, split = set(span(array)) & set(before), set(span(viewed)) & set(after)
     behind = any(old[d] > 1 and d not in labelled and d < max(labelled, default=0) for d in before)
     if behind and len(split) == 1:
         ledger.interleaved.add(viewed.tobytes())
     return len(split) > 1 and (behind or array.tobytes() in ledger.interleaved)
+
+
+def _in_heads(ledger: Ledger, call: Call, run: Run) -> bool:
+    """Whether `(..., heads * width)` is viewed as `(... * heads, width)`, and no image decides the width."""
+    before, after = run
+    old, new = call["self"].shape, call.outputs[0].shape
+    last = after[-1] if after else 0
+    if len(after) != 2 or len(before) < 2 or old[before[-1]] % new[last]:
+        return False
+    return type(_passed(call, len(new)).get(last)) is Size
 
 
 def _in_order(ledger: Ledger, array: LabelArray, runs: Sequence[Run], what: str) -> LabelArray:
@@ -77,7 +90,9 @@ def _sized(
     rigid = {d for d in span(array) if type(passed.get(d)) is int and passed[d] != -1}
     for before, after in segments(old, new):
         split = [d for d in after if d in span(array)]
-        if len(split) > 1 and len([d for d in before if old[d] > 1]) == 1:
+        if len(split) > 1 and (
+            len([d for d in before if old[d] > 1]) == 1 or _in_heads(ledger, call, (before, after))
+        ):
             array = _split(ledger, call, array, split, rigid)
     dim = ledger.narrowing(array)
     if dim in rigid:

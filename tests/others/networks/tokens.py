@@ -44,6 +44,23 @@ class TorchAttention(nn.Module):
         return x + self.mlp(x)
 
 
+class CrossAttention(nn.Module):
+    """Queries learnt, keys and values of other widths; torch's decoder layer behind it."""
+
+    def __init__(self, dim=16):
+        super().__init__()
+        self.query = nn.Parameter(torch.randn(1, 6, 12))
+        self.key, self.value = nn.Linear(dim, 10), nn.Linear(dim, 14)
+        self.attn = nn.MultiheadAttention(12, 3, kdim=10, vdim=14, batch_first=True)
+        self.decode = nn.TransformerDecoderLayer(12, 3, 20, batch_first=True, norm_first=True)
+        self.out = nn.Linear(12, dim)
+
+    def forward(self, x):
+        query = self.query.expand(len(x), -1, -1)
+        found, _ = self.attn(query, self.key(x), self.value(x), need_weights=False)
+        return x + self.out(self.decode(found, query).mean(1, keepdim=True))
+
+
 class HandAttention(nn.Module):
     def __init__(self, dim=16, heads=4):
         super().__init__()
@@ -145,12 +162,13 @@ class Mixer(nn.Module):
 
 
 _tokens("TorchMultihead", TorchAttention, "block.attn")
-_tokens("TorchMultiheadWithoutWeights", lambda: TorchAttention(weights=False), "block.attn")
+_tokens("TorchMultiheadWithoutWeights", lambda: TorchAttention(weights=False))
 _tokens(
     "TorchEncoderLayer",
     lambda: nn.TransformerEncoderLayer(16, 4, 24, batch_first=True, norm_first=True),
     "block.self_attn",
 )
+_tokens("TorchCrossAttention", CrossAttention, "block")
 _tokens("HandAttentionNet", HandAttention)
 _tokens("InnerDimAttentionNet", InnerDimAttention)
 _tokens("FusedAttentionNet", FusedAttention)
