@@ -50,7 +50,7 @@ class FunctionCalls(TorchFunctionMode):
         kwargs = kwargs or {}
         if self.ledger is not None and func in _LENGTHS:
             return _measured(func(*args, **kwargs), args[0], self.ledger, func, (*args[1:], *kwargs.values()))
-        if self.ledger is not None and func is F.scaled_dot_product_attention and _no_scale(args, kwargs):
+        if self.ledger is not None and func is F.scaled_dot_product_attention and self._scales(args, kwargs):
             given = dict(zip(("query", "key"), args, strict=False)) | kwargs
             hold_width(self.ledger, given["query"], given["key"])
         if func is F.multi_head_attention_forward:
@@ -62,6 +62,11 @@ class FunctionCalls(TorchFunctionMode):
         finally:
             self.frames.pop()
 
+    def _scales(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+        """Whether fused attention called like this takes its scale from a width, by itself or by Python."""
+        scale = args[6] if len(args) > 6 else kwargs.get("scale")
+        return scale is None or (self.ledger is not None and self.ledger.scales.take_root(scale) is not None)
+
 
 # Under a function mode this one function of torch hands itself over whole, and with it the widths that it
 # reads and passes. Called like this it does not, and each of its steps is seen.
@@ -70,10 +75,6 @@ _SEEN_THROUGH = FunctionType(
     {**vars(F), "has_torch_function": lambda _: False},
     argdefs=F.multi_head_attention_forward.__defaults__,
 )
-
-
-def _no_scale(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-    return len(args) < 7 and kwargs.get("scale") is None
 
 
 _SHAPE = Tensor.shape.__get__  # type: ignore[attr-defined]

@@ -157,8 +157,8 @@ def _masks(trace: Trace, keep: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> di
 def _scales(trace: Trace, keep: npt.NDArray[np.bool_]) -> dict[str, Tensor]:
     """What makes up for the scale of each fused attention whose queries lose width."""
     scales: dict[str, Tensor] = {}
-    for number in trace.follows:
-        array = trace.scaled[number][0]
+    for number in trace.scales.follows:
+        array = trace.scales.scaled[number][0]
         lengths = kept_extents(keep[array])
         if lengths is None or lengths[0][-1] == array.shape[-1]:
             continue
@@ -174,6 +174,6 @@ def _scales(trace: Trace, keep: npt.NDArray[np.bool_]) -> dict[str, Tensor]:
 def _with_what_was_added(trace: Trace, queries: LabelArray) -> LabelArray:
     """The labels of `queries`, and of the biases that were added to them."""
     made = queries.reshape(-1)
-    for sum_, added in trace.sums:
+    for sum_, added in trace.scales.sums:
         made = np.concatenate([made, added[np.isin(sum_, made)]])
     return made

@@ -25,6 +25,7 @@ from seg_pruning.surgery.labels import (
     without_fixed,
 )
 from seg_pruning.surgery.rows import Rows
+from seg_pruning.surgery.scales import Scales
 from seg_pruning.surgery.sizes import Size
 
 
@@ -35,12 +36,12 @@ class Ledger:
     Attributes:
         joint: dims of a tensor that must be labelled together, because a grouped convolution reads them so;
             found in one pass, used in the next.
-        follows: numbers of the calls of fused attention whose queries may lose width; see `hold_width`.
+        scales: of attention; found in one pass, used in the next.
         dense: shapes that tensors had before earlier cuts: blocks that shrank to one channel stay blocks.
     """
 
     joint: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    follows: frozenset[int] = frozenset()
+    scales: Scales = field(default_factory=Scales)
     dense: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     wanted_joint: dict[str, tuple[int, ...]] = field(default_factory=dict)
     mints: list[Mint] = field(default_factory=list)
@@ -52,8 +53,6 @@ class Ledger:
     sizes: Mapping[Attribute, int] = field(default_factory=dict)
     work: list[Work] = field(default_factory=list)
     interleaved: set[bytes] = field(default_factory=set)
-    sums: list[tuple[LabelArray, LabelArray]] = field(default_factory=list)
-    scaled: dict[int, LabelSet] = field(default_factory=dict)
     sites: dict[int, Site] = field(default_factory=dict)
     ran: set[str] = field(default_factory=set)
     training_known: bool = True
@@ -148,12 +147,6 @@ class Ledger:
             self.ties.append((x.reshape(-1), y.reshape(-1)))
             self._rows.share(*self.ties[-1])
 
-    def added(self, made: LabelArray | None, bias: LabelArray | None) -> None:
-        """Notes that the parameter of `bias` was added to the channels `made`: one scale is for both."""
-        if made is not None and bias is not None:
-            x, y = np.broadcast_arrays(made, bias)
-            self.sums.append((x.reshape(-1), y.reshape(-1)))
-
     def tie_along(self, array: LabelArray, dims: Iterable[int]) -> LabelArray:
         """Ties what lies along `dims` of `array`; gives the array without them."""
         first = first_along(array, dims)
@@ -199,6 +192,10 @@ class Ledger:
     def told_equal(self, axis: Extent, told: Expression) -> None:
         """Notes that Python found the length of `axis` equal to `told`."""
         self.fit(axis.labels, {axis.dim: told}, axis.dim)
+
+    def told_float(self, value: int) -> None:
+        """Notes that Python made a float of a size of `value`."""
+        self.scales.floats.append(value)
 
     def narrowing(self, array: LabelArray) -> int | None:
         """The dim of `array` along which channels leave, line by line; None where that is open."""

@@ -39,6 +39,9 @@ class Owner(Protocol):
     def told_equal(self, axis: Extent, told: Expression) -> None:
         """Hears that Python found the length of `axis` equal to `told`, which was read from attributes."""
 
+    def told_float(self, value: int) -> None:
+        """Hears that Python made a float of a size of `value`."""
+
 
 class Size(int):
     """An int that remembers how it came about.
@@ -84,6 +87,17 @@ class Size(int):
     __rmul__ = _remembering("*", reflected=True)
     __floordiv__ = _remembering("//")
     __rfloordiv__ = _remembering("//", reflected=True)
+
+    def __float__(self) -> float:
+        """That it is taken is noted: a scale may be made of it, which a cut would change."""
+        self.owner.told_float(int(self))
+        return float(int(self))
+
+    def __pow__(self, other: Any, *modulo: Any) -> Any:
+        """A root is noted like a float."""
+        if isinstance(other, float):
+            self.owner.told_float(int(self))
+        return pow(int(self), other, *modulo)
 
     def __neg__(self) -> Any:
         """As `0 - self`."""

@@ -14,9 +14,10 @@ from seg_pruning.surgery.entries import Blocks, Fit, Mint, Role, Site, Work
 from seg_pruning.surgery.errors import PruningError
 from seg_pruning.surgery.expressions import Attribute
 from seg_pruning.surgery.inputs import ExampleInputs, Inputs, flatten_tensors
-from seg_pruning.surgery.labels import LabelArray, LabelSet, components
+from seg_pruning.surgery.labels import LabelArray, components
 from seg_pruning.surgery.ledger import Ledger
 from seg_pruning.surgery.passes import eval_mode, repeatable, tensors_of, train_mode
+from seg_pruning.surgery.scales import Scales
 from seg_pruning.surgery.sizes import tracked_sizes
 from seg_pruning.surgery.untouched import untouched
 
@@ -34,10 +35,7 @@ class Trace:
         fits: what Python passed for the lengths of labelled tensors.
         sizes: the present value of each attribute from which a size was read.
         sites: the ops that mix labelled indices, by their number in `ops`.
-        sums: labels to which a parameter was added, and its own, pair by pair and in order.
-        scaled: for each call of fused attention that takes its scale from the width of its queries, their
-            label arrays along it.
-        follows: numbers of those calls whose queries may lose width all the same; the cut makes up for it.
+        scales: of attention.
         ops: names of all ops, in order: a second pass must run the same.
     """
 
@@ -55,9 +53,7 @@ class Trace:
     sizes: Mapping[Attribute, int]
     work: tuple[Work, ...]
     sites: Mapping[int, Site]
-    sums: tuple[tuple[LabelArray, LabelArray], ...]
-    scaled: Mapping[int, LabelSet]
-    follows: frozenset[int]
+    scales: Scales
     ops: tuple[str, ...]
 
     @cached_property
@@ -95,7 +91,7 @@ def _training_pass(model: nn.Module, inputs: Inputs, ledger: Ledger) -> None:
     for name, tensor in tensors_of(model).items():
         ledger.adopt(copies[name], tensor)
     ops, work, sites, known = list(ledger.ops), list(ledger.work), dict(ledger.sites), set(ledger.ran)
-    scaled, ledger.scaled = ledger.scaled, {}  # numbered anew
+    scales, ledger.scales = ledger.scales, Scales(ledger.scales.follows)  # numbered anew
     functions = FunctionCalls(ledger)
     try:
         with (
@@ -112,7 +108,7 @@ def _training_pass(model: nn.Module, inputs: Inputs, ledger: Ledger) -> None:
             ledger.pin(ledger.labels(copies[name]), "training reads it, and could not be traced")
         ledger.training_known = False
     finally:
-        ledger.ops, ledger.work, ledger.sites, ledger.scaled = ops, work, sites, scaled
+        ledger.ops, ledger.work, ledger.sites, ledger.scales = ops, work, sites, scales
 
 
 def _pin_ends(ledger: Ledger, inputs: Inputs, output: object) -> None:
@@ -142,7 +138,7 @@ def record(
         model: any module that runs.
         example_inputs: what it is called with.
         dense: shapes that its tensors had before earlier cuts.
-        follows: numbers of the calls of fused attention whose queries may lose width; see `hold_width`.
+        follows: numbers of the attentions whose queries may lose width; see `Scales`.
 
     Raises:
         PruningError: the network cannot be run on `example_inputs`, or returns no tensor.
@@ -151,7 +147,7 @@ def record(
     joint: dict[str, tuple[int, ...]] = {}
     while True:
         with untouched(model):
-            ledger = _run(model, inputs, Ledger(joint=joint, follows=follows, dense=dense or {}))
+            ledger = _run(model, inputs, Ledger(joint=joint, scales=Scales(follows), dense=dense or {}))
         wanted = {name: dims for name, dims in ledger.wanted_joint.items() if name not in joint}
         if not wanted:
             break
@@ -173,9 +169,7 @@ def record(
         sizes=ledger.sizes,
         work=tuple(ledger.work),
         sites=ledger.sites,
-        sums=tuple(ledger.sums),
-        scaled=ledger.scaled,
-        follows=follows,
+        scales=ledger.scales,
         ops=tuple(ledger.ops),
     )
 

@@ -13,7 +13,6 @@ NEEDLESSLY = {  # what stays although it could leave; each that goes from here i
     "CondConv": {"stem.0", "route", "", "#2", "#3", "#4"},
     "DanetCAM": {"stem.1.0"},
     "LinearAttentionNet": {"patch", "block.q"},
-    "TorchMultihead": {"patch"},
     "WeightNormOfColumns": {"a", "up"},
 }
 RIGHTLY = ("reaches the output", "it has a single channel", "never runs")

@@ -8,6 +8,7 @@ import pytest
 from seg_pruning.surgery.entries import Blocks, Mint
 from seg_pruning.surgery.grouping import NO_GROUP, Policy, group_units
 from seg_pruning.surgery.labels import along
+from seg_pruning.surgery.scales import Scales
 from seg_pruning.surgery.trace import Trace
 
 
@@ -34,9 +35,7 @@ def hand_made(sizes, *, ties=(), pins=(), blocks=(), idle=()):
         sizes={},
         work=(),
         sites={},
-        sums=(),
-        scaled={},
-        follows=frozenset(),
+        scales=Scales(),
         ops=(),
     )
 

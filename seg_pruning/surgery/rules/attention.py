@@ -7,6 +7,7 @@ from seg_pruning.surgery.entries import Call, Work
 from seg_pruning.surgery.labels import LabelSet, span
 from seg_pruning.surgery.ledger import Ledger
 from seg_pruning.surgery.rules.contractions import contract
+from seg_pruning.surgery.rules.pointwise import pointwise
 from seg_pruning.surgery.rules.registry import rule
 
 aten = torch.ops.aten
@@ -29,11 +30,28 @@ def hold_width(ledger: Ledger, query: Tensor, key: Tensor) -> None:
     That width stays and whole heads leave. Where they cannot, since a residual stream is as wide as all heads
     together, the ledger says that the width may leave: the cut scales the queries to make up for it.
     """
-    number = len(ledger.scaled)
-    ledger.scaled[number] = tuple(a for a in ledger.labels(query) if query.ndim - 1 in span(a))
-    if number not in ledger.follows:
+    last = query.ndim - 1
+    if not ledger.scales.note(tuple(a for a in ledger.labels(query) if last in span(a))):
         for tensor in (query, key):
-            ledger.set(tensor, ledger.unmixed(ledger.labels(tensor), [tensor.ndim - 1], f"attention {SCALE}"))
+            ledger.set(tensor, ledger.unmixed(ledger.labels(tensor), [last], f"attention {SCALE}"))
+
+
+@rule(aten.mul, aten.div)
+def scale(ledger: Ledger, call: Call) -> tuple[LabelSet, ...]:
+    """As any element-wise op; attention by hand divides by the root of a width, as `hold_width` says.
+
+    What it divides are the queries, or the products of queries and keys.
+    """
+    factor = call["other"]
+    width = ledger.scales.take_root(factor) if isinstance(factor, float) else None
+    if width is not None:
+        x = call["self"]
+        own = tuple(a for a in ledger.labels(x) if x.ndim and a.shape[-1] == width)
+        queries = own or tuple(a for a in ledger.scales.ended if a.shape[-1] == width)
+        if queries and not ledger.scales.note(queries):
+            for array in queries:
+                ledger.unmixed((array,), [array.ndim - 1], f"{call.name} by a root {SCALE}")
+    return pointwise(ledger, call)
 
 
 @rule(*ATTENTION)

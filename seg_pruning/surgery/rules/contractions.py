@@ -49,7 +49,7 @@ def convolution(ledger: Ledger, call: Call) -> tuple[LabelSet, ...]:
     if call["bias"] is not None and len(made) > 1:
         bias = ledger.vector(call["bias"], 0)
         ledger.meet(made, bias, f"the bias of {call.name} is fixed")
-        ledger.added(made, bias)
+        ledger.scales.note_sum(made, bias)
     return ((along(made, 1, x.ndim),) if len(made) > 1 else (),)
 
 
@@ -191,6 +191,7 @@ def product(ledger: Ledger, call: Call, a: Tensor, b: Tensor) -> LabelSet:
     space = a.ndim + 1
     passing, ended = contract(ledger, call, [(la, shapes[0]), (lb, shapes[1])], space - 2)
     ledger.work.append(Work(_macs(call), (*passing, *ended)))
+    ledger.scales.ended = tuple(np.moveaxis(array, space - 2, -1) for array in ended)
     _note_roles(ledger, a, b)
     made = _drop(passing, space - 2)
     contracted = any(space - 2 in span(array) for array in (*la, *lb))
@@ -204,7 +205,7 @@ def note_sum(ledger: Ledger, made: tuple[LabelSet, int], bias: Tensor) -> None:
     """Notes a bias that is added along the last dim of what was made, of that many dims."""
     labels, ndim = made
     if bias.ndim:
-        ledger.added(vector(labels, ndim - 1), ledger.vector(bias, bias.ndim - 1))
+        ledger.scales.note_sum(vector(labels, ndim - 1), ledger.vector(bias, bias.ndim - 1))
 
 
 def is_parameter(ledger: Ledger, tensor: Tensor) -> bool:

@@ -5,6 +5,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from seg_pruning.surgery.calls import FunctionCalls
 from seg_pruning.surgery.ledger import Ledger
+from seg_pruning.surgery.scales import Scales
 from tests.surgery.rules import probe
 from tests.surgery.rules.probe import Probe
 
@@ -25,7 +26,7 @@ def called(monkeypatch):
     """A probe that sees how Python calls attention: whether it gives a scale."""
 
     def make(function, *shapes, follows=()):
-        ledger = Ledger(follows=frozenset(follows))
+        ledger = Ledger(scales=Scales(frozenset(follows)))
         monkeypatch.setattr(probe, "Ledger", lambda: ledger)
         monkeypatch.setattr(probe, "FunctionCalls", lambda: FunctionCalls(ledger))
         return Probe(function, *shapes)

@@ -1,0 +1,54 @@
+"""Scales that attention takes from the width of its queries: what a cut has to make up for."""
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from seg_pruning.surgery.labels import LabelArray, LabelSet
+
+
+@dataclass
+class Scales:
+    """What one pass tells of them.
+
+    Attributes:
+        follows: numbers of the attentions whose queries may lose width; the cut makes up for it.
+        scaled: for each attention that takes its scale from a width, the label arrays of its queries, the
+            width last.
+        sums: labels to which a parameter was added, and its own, pair by pair and in order: one scale is for
+            both.
+        floats: sizes that Python made floats of, and that no scale was found for yet.
+        ended: what the last product summed over, the dim of the sum last.
+    """
+
+    follows: frozenset[int] = frozenset()
+    scaled: dict[int, LabelSet] = field(default_factory=dict)
+    sums: list[tuple[LabelArray, LabelArray]] = field(default_factory=list)
+    floats: list[int] = field(default_factory=list)
+    ended: LabelSet = ()
+
+    def note(self, queries: LabelSet) -> bool:
+        """Notes one more attention; whether its queries may lose width."""
+        number = len(self.scaled)
+        self.scaled[number] = queries
+        return number in self.follows
+
+    def note_sum(self, made: LabelArray | None, bias: LabelArray | None) -> None:
+        """Notes that the parameter of `bias` was added to the channels `made`."""
+        if made is not None and bias is not None:
+            x, y = np.broadcast_arrays(made, bias)
+            self.sums.append((x.reshape(-1), y.reshape(-1)))
+
+    def take_root(self, factor: float) -> int | None:
+        """The size of which Python made `factor`, its root or one over that; None if there is none.
+
+        >>> scales = Scales(floats=[16])
+        >>> scales.take_root(0.25), scales.take_root(0.25)
+        (16, None)
+        """
+        for size in self.floats:
+            if math.isclose(factor, size**-0.5) or math.isclose(factor, size**0.5):
+                self.floats.remove(size)
+                return size
+        return None
