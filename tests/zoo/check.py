@@ -166,12 +166,10 @@ def _members(
     graph: ChannelGraph, *, prunable: bool, only: str | None = None
 ) -> list[tuple[str, np.ndarray[tuple[int, ...], np.dtype[np.int64]]]]:
     """The channel of each element of each parameter in groups, broadcastable to its shape; -1 for none."""
+    chosen = [g for g in graph.groups if g.prunable == prunable and only in (None, g.name)]
     found = []
-    for group in graph.groups:
-        if group.prunable == prunable and only in (None, group.name):
-            for member in group.members:
-                if member.parameter:
-                    shape = graph.trace.shapes[member.tensor]
-                    dims = [size if d in member.dims else 1 for d, size in enumerate(shape)]
-                    found.append((member.tensor, member.units.numpy().reshape(dims)))
+    for member in (m for group in chosen for m in group.members if m.parameter):
+        shape = graph.trace.shapes[member.tensor]
+        dims = [size if d in member.dims else 1 for d, size in enumerate(shape)]
+        found.append((member.tensor, member.units.numpy().reshape(dims)))
     return found

@@ -116,6 +116,13 @@ class HighResolution(nn.Module):
         steps = [conv(widths[j], widths[j], 3, 2) for _ in range(i - j - 1)]
         return nn.Sequential(*steps, nn.Conv2d(widths[j], widths[i], 3, 2, 1), nn.BatchNorm2d(widths[i]))
 
+    def _arriving(self, xs, i, j):
+        """Branch j as branch i takes it."""
+        if i == j:
+            return xs[j]
+        y = self.fuse[i][j](xs[j])
+        return F.interpolate(y, size=[xs[i].shape[-2], xs[i].shape[-1]], mode="bilinear") if j > i else y
+
     def forward(self, x):
         xs = []
         for stem in self.stems:
@@ -125,14 +132,7 @@ class HighResolution(nn.Module):
         for i in range(len(self.fuse)):
             y = xs[0] if i == 0 else self.fuse[i][0](xs[0])
             for j in range(1, len(xs)):
-                if i == j:
-                    y = y + xs[j]
-                elif j > i:
-                    y = y + F.interpolate(
-                        self.fuse[i][j](xs[j]), size=[xs[i].shape[-2], xs[i].shape[-1]], mode="bilinear"
-                    )
-                else:
-                    y = y + self.fuse[i][j](xs[j])
+                y = y + self._arriving(xs, i, j)
             fused.append(F.relu(y))
         h, w = fused[0].size(2), fused[0].size(3)
         return self.head(torch.cat([fused[0]] + [F.interpolate(f, size=(h, w)) for f in fused[1:]], 1))
