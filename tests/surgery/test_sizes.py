@@ -17,7 +17,7 @@ from seg_pruning.surgery.expressions import Attribute, Computed, Extent, evaluat
 from seg_pruning.surgery.sizes import Shape, Size, declared, read, tracked_sizes, write_
 from seg_pruning.surgery.trace import record
 
-OWNER = object()
+OWNER = Ledger()
 
 
 A, B = Attribute("stem", "a"), Attribute("stem", "b")
