@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from seg_pruning.surgery.calls import FunctionCalls
 from seg_pruning.surgery.errors import PruningError
 from seg_pruning.surgery.expressions import Attribute, Computed, Extent, evaluate
+from seg_pruning.surgery.ledger import Ledger
 from seg_pruning.surgery.sizes import Shape, Size, declared, read, tracked_sizes, write_
 from seg_pruning.surgery.trace import record
 
