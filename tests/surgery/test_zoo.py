@@ -3,7 +3,8 @@
 import pytest
 
 from tests.zoo.check import examine
-from tests.zoo.networks import DECODERS, ENCODERS, NATIVE, SLOW, VARIANTS, sample
+from tests.zoo.networks import DECODERS, NATIVE, VARIANTS
+from tests.zoo.sample import SLOW, families, family, sample
 
 # MAnet's position attention lays channels behind positions and cuts the axis up anew; EdgeNeXt's attention is
 # a softmax over channels. Both have to stay.
@@ -18,8 +19,10 @@ def test_network_is_cut_as_its_masked_original_and_little_is_pinned(case):
     assert not row.excess or PINNED_BY_DESIGN & {case.decoder, case.encoder}, row.reason
 
 
-def test_sample_has_each_decoder_and_variant_and_each_encoder_that_is_quick():
-    assert {case.decoder for case in sample()} == set(DECODERS)
-    assert {case.variant for case in sample()} == set(VARIANTS)
-    assert {case.encoder for case in sample()} == set(ENCODERS) - SLOW
+def test_sample_has_each_decoder_and_variant_and_each_family_of_encoders_that_has_a_cheap_member():
+    plain = [case for case in sample() if case.variant in {"", "small"}]
+    assert {case.decoder for case in plain} == set(DECODERS)
+    assert {case.variant for case in sample()} == {*VARIANTS, "small"}
+    assert sorted(family(case.encoder) for case in plain) == sorted(families() - SLOW)
+    assert families() >= SLOW
     assert not SLOW & set(NATIVE)

@@ -1,6 +1,5 @@
 """Which networks are in the zoo, and how one is built, with values that no mistake can hide behind."""
 
-import itertools
 import math
 import warnings
 from dataclasses import dataclass, field
@@ -128,16 +127,6 @@ TIMM_PLAIN_VIT = (  # one stride throughout: only dpt takes them
 TIMM = (*TIMM_CNN, *TIMM_ATTENTION, *TIMM_PLAIN_VIT)
 ENCODERS = (*NATIVE, *TIMM)
 PLAIN_CNN = frozenset((*NATIVE_CNN, *TIMM_CNN))
-SLOW = frozenset(  # several seconds each: only `make zoo` has them
-    (
-        *("tu-ghostnetv2_100", "tu-eca_nfnet_l0", "tu-cspresnet50", "tu-cspdarknet53", "tu-skresnet18"),
-        *("tu-tresnet_m", "tu-rdnet_tiny", "tu-gcresnet33ts", "tu-xception41", "tu-pnasnet5large"),
-        *("tu-swinv2_tiny_window8_256", "tu-swinv2_cr_tiny_224", "tu-maxvit_rmlp_pico_rw_256"),
-        *("tu-coatnet_nano_rw_224", "tu-coat_tiny", "tu-davit_tiny", "tu-gcvit_xxtiny", "tu-hiera_tiny_224"),
-        *("tu-mvitv2_tiny", "tu-twins_pcpvt_small", "tu-lambda_resnet26t", "tu-halonet26t"),
-        *("tu-botnet26t_256", "tu-bat_resnext26ts", "tu-nextvit_small", *TIMM_PLAIN_VIT[1:]),
-    )
-)
 SIDES = (64, 128, 224, 256, 384)
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -146,6 +135,32 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "aux head": {"classes": 3, "aux_params": {"classes": 4, "dropout": 0.1}},
     "1 class, 1 band": {"classes": 1, "in_channels": 1},
     "5 classes, 4 bands": {"classes": 5, "in_channels": 4},
+}
+SMALL: dict[str, dict[str, Any]] = {  # fewer blocks, channels and pixels, but each kind of block and of join
+    "dpt": {"decoder_intermediate_channels": (16, 24, 32, 40), "decoder_fusion_channels": 24},
+    "upernet": {"decoder_channels": 64},
+    "tu-vit_tiny_patch16_224": {"img_size": 64},
+    "tu-swin_tiny_patch4_window7_224": {
+        "img_size": 64,
+        "window_size": 2,
+        "embed_dim": 48,
+        "depths": (2, 2, 2, 2),
+    },
+    "tu-coatnet_nano_rw_224": {"img_size": 64, "depths": (1, 1, 1, 1)},
+    "tu-efficientformer_l1": {"depths": (1, 1, 1, 2), "embed_dims": (16, 24, 48, 64)},
+    "tu-efficientformerv2_s0": {"img_size": 64, "depths": (1, 1, 2, 2)},
+    "tu-tiny_vit_5m_224": {"depths": (1, 2, 2, 1), "embed_dims": (16, 32, 40, 80)},
+    "tu-res2net50_26w_4s": {"layers": (2, 2, 1, 1)},
+    "tu-fastvit_t8": {"layers": (1, 1, 1, 1)},
+    "tu-rexnet_100": {"width_mult": 0.5},
+    "tu-repvit_m0_9": {"embed_dim": (16, 24, 32, 48)},
+    "tu-resnest14d": {"base_width": 16, "stem_width": 8},
+    "tu-resnetv2_18": {"channels": (32, 48, 64, 96)},
+    "tu-pvt_v2_b0": {"depths": (1, 1, 1, 1)},
+    "tu-starnet_s1": {"depths": (1, 1, 2, 1)},
+    "tu-mambaout_femto": {"depths": (1, 1, 2, 1)},
+    "tu-swiftformer_xs": {"layers": (2, 1, 1, 2)},
+    "tu-inception_next_atto": {"depths": (1, 1, 1, 1)},
 }
 VARIED = ("resnet18", "efficientnet-b0", "mit_b0", "tu-convnext_atto")
 
@@ -157,7 +172,7 @@ class Case:
     Attributes:
         decoder: name that `smp.create_model` knows.
         encoder: name that `smp.create_model` knows.
-        variant: a key of `VARIANTS`.
+        variant: a key of `VARIANTS`, or "small", which makes what `SMALL` names smaller.
     """
 
     decoder: str
@@ -165,9 +180,16 @@ class Case:
     variant: str = ""
 
     @property
+    def options(self) -> dict[str, Any]:
+        """What `smp.create_model` is given beside the names."""
+        if self.variant != "small":
+            return VARIANTS[self.variant]
+        return VARIANTS[""] | SMALL.get(self.decoder, {}) | SMALL.get(self.encoder, {})
+
+    @property
     def bands(self) -> int:
         """Channels of its images."""
-        return int(VARIANTS[self.variant].get("in_channels", 3))
+        return int(self.options.get("in_channels", 3))
 
     def __str__(self) -> str:
         return " ".join(filter(None, (self.decoder, self.encoder, self.variant)))
@@ -193,17 +215,6 @@ def cases() -> list[Case]:
     return pairs + [Case(d, encoder, kind) for kind in kinds for encoder in VARIED for d in decoders[kind]]
 
 
-def sample() -> list[Case]:
-    """A part of the zoo with each decoder, each encoder that is quick, and each variant once."""
-    special = {"se_resnet50": "deeplabv3", "mobilenet_v2": "deeplabv3plus", "resnet18": "pan"}
-    special |= {"vgg11_bn": "pspnet", "mobileone_s0": "upernet", "xception": "unetplusplus"}
-    special |= {"efficientnet-b0": "manet", "mit_b0": "unet"} | dict.fromkeys(TIMM_PLAIN_VIT, "dpt")
-    usual = itertools.cycle(("unet", "fpn", "linknet", "segformer"))
-    quick = [encoder for encoder in ENCODERS if encoder not in SLOW]
-    pairs = [Case(special.get(encoder) or next(usual), encoder) for encoder in quick]
-    return pairs + [Case("unet", "resnet18", variant) for variant in VARIANTS if variant]
-
-
 def build(case: Case, *, side: int | None = None) -> Network:
     """The network with values of its own, in eval mode, and an image of the least working size.
 
@@ -218,8 +229,7 @@ def build(case: Case, *, side: int | None = None) -> Network:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # smp's advice on the readout of dpt
-            options = VARIANTS[case.variant]
-            model = smp.create_model(case.decoder, case.encoder, encoder_weights=None, **options)
+            model = smp.create_model(case.decoder, case.encoder, encoder_weights=None, **case.options)
     except Exception as error:
         raise RefusalError(f"{type(error).__name__}: {error}") from None
     set_values_(model.eval())
