@@ -1,5 +1,7 @@
 """What feeds the outputs is found, and is not starved by a global ranking."""
 
+from functools import cache
+
 import pytest
 import segmentation_models_pytorch as smp
 import torch
@@ -13,6 +15,7 @@ from seg_pruning.surgery.trial import trace
 X = torch.randn(1, 3, 64, 64)
 
 
+@cache
 def unet(classes=1):
     torch.manual_seed(0)
     return trace(smp.Unet("resnet18", encoder_weights=None, classes=classes), X)
