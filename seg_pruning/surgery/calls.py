@@ -18,6 +18,7 @@ from seg_pruning.surgery.ledger import Ledger
 from seg_pruning.surgery.rules import apply_rule
 from seg_pruning.surgery.rules.attention import hold_width
 from seg_pruning.surgery.sizes import Shape, Size
+from seg_pruning.surgery.storages import Storages
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,12 +117,19 @@ def _ints(value: object) -> list[int]:
 
 
 class Ops(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Sees each ATen op after it ran and lets its rule write into the ledger."""
+    """Sees each ATen op after it ran and lets its rule write into the ledger.
 
-    def __init__(self, ledger: Ledger, functions: FunctionCalls) -> None:
+    Args:
+        ledger: what the rules write into.
+        functions: the functions that Python is inside of.
+        storages: where it is given, what the ops make is followed in memory.
+    """
+
+    def __init__(self, ledger: Ledger, functions: FunctionCalls, *, storages: Storages | None = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.ledger = ledger
         self.functions = functions
+        self.storages = storages
 
     def __torch_dispatch__(
         self,
@@ -131,6 +139,9 @@ class Ops(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
+        now = len(self.ledger.ops)
+        if self.storages is not None:
+            self.storages.release(now)
         out = func(*args, **kwargs)
         self.ledger.ops.append(str(func))
         tensors = tuple(flatten_tensors((args, kwargs)))
@@ -140,6 +151,8 @@ class Ops(TorchDispatchMode):  # type: ignore[no-untyped-call]
         arguments, outputs = _arguments(func, args, kwargs), tuple(flatten_tensors(out))
         call = Call(func, arguments, tensors, outputs, frame.ints, frame.name)
         apply_rule(self.ledger, call)
+        if self.storages is not None:
+            self.storages.made(now, tensors, ((t, self.ledger.labels(t)) for t in outputs))
         return out
 
 

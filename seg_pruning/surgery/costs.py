@@ -1,4 +1,4 @@
-"""Parameters and MACs of any plan, computed from the numbers of kept channels without cutting anything."""
+"""Parameters, MACs and memory of any plan, computed from numbers of kept channels; nothing is cut."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,16 +26,34 @@ class Amount:
     shares: tuple[Share, ...]
 
 
+@dataclass(frozen=True)
+class Held:
+    """Bytes that are held from op number `born` until before op number `died`, or to the end."""
+
+    bytes: Amount
+    born: int
+    died: int | None = None
+
+
 class CostModel:
-    """Params and MACs as functions of how many channels each group keeps.
+    """Params, MACs and memory as functions of how many channels each group keeps.
 
     Exact: every tensor is cut to a rectangle, so that its size is a product of kept shares.
     """
 
-    def __init__(self, names: Sequence[str], *, params: Sequence[Amount], macs: Sequence[Amount]) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        *,
+        params: Sequence[Amount],
+        macs: Sequence[Amount],
+        held: Sequence[Held] = (),
+    ) -> None:
         self.names = tuple(names)
         self._params = _Table(params, len(self.names))
         self._macs = _Table(macs, len(self.names))
+        self._bytes = _Table([entry.bytes for entry in held], len(self.names))
+        self._living = _living(held)
 
     def params(self, kept: Vector) -> int:
         """Number of parameters when group `i` keeps `kept[i]` channels."""
@@ -44,6 +62,18 @@ class CostModel:
     def macs(self, kept: Vector) -> int:
         """MACs of one pass of the example input when group `i` keeps `kept[i]` channels."""
         return self._macs.total(kept)
+
+    def memory(self, kept: Vector) -> int:
+        """The most bytes of activations that live at once in one pass of the example input.
+
+        Counted are the storages that ops make, from the op that makes them until they are released. Inputs,
+        parameters, buffers, what a kernel takes for itself, and rounding up by an allocator are not.
+        """
+        return round(float((self._living @ self._bytes.each(kept)).max(initial=0.0)))
+
+    def written(self, kept: Vector) -> int:
+        """The bytes of all storages that ops make in one pass, one after another."""
+        return self._bytes.total(kept)
 
 
 class _Table:
@@ -60,6 +90,28 @@ class _Table:
                 for group, times in share.times.items():
                     self.times[k, row, group] = times / share.size
 
-    def total(self, kept: Vector) -> int:
+    def each(self, kept: Vector) -> Vector:
         shares = self.fixed + self.times @ np.asarray(kept, dtype=np.float64)
-        return round(float(self.dense @ np.prod(shares, axis=0)))
+        return np.asarray(self.dense * np.prod(shares, axis=0))
+
+    def total(self, kept: Vector) -> int:
+        return round(float(self.each(kept).sum()))
+
+
+def _living(held: Sequence[Held]) -> Vector:
+    """Which entries live at the moments that can be the worst, shape `(moments, entries)`.
+
+    Memory is largest just after something was made and before anything is released.
+    """
+    rows: list[npt.NDArray[np.bool_]] = []
+    born = np.array([entry.born for entry in held], dtype=np.int64)
+    died = np.array([_NEVER if entry.died is None else entry.died for entry in held], dtype=np.int64)
+    for now in np.unique(born):
+        row = (born <= now) & (now < died)
+        if rows and not (rows[-1] & ~row).any():
+            rows.pop()
+        rows.append(row)
+    return np.array(rows, dtype=np.float64).reshape(len(rows), len(held))
+
+
+_NEVER = np.iinfo(np.int64).max

@@ -59,6 +59,23 @@ class Work:
     labels: LabelSet
 
 
+@dataclass(slots=True)
+class Buffer:
+    """A storage that an op made; its bytes fall with the kept share of each array.
+
+    Attributes:
+        bytes: of the dense network.
+        labels: of the tensor that it was made for.
+        born: number of the op that made it.
+        died: number of the first op before which it had been released; None where it outlived the pass.
+    """
+
+    bytes: int
+    labels: LabelSet
+    born: int
+    died: int | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Site:
     """An op that mixes labelled indices: with channels masked it has to be taken over the kept ones only."""

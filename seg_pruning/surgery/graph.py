@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seg_pruning.surgery.costs import Amount, CostModel, Share
+from seg_pruning.surgery.costs import Amount, CostModel, Held, Share
 from seg_pruning.surgery.cut import Cut, plan_cut
 from seg_pruning.surgery.entries import Mint, Role
 from seg_pruning.surgery.errors import PruningError
@@ -84,6 +84,9 @@ class ChannelGroup:
         return len(self.rows)
 
 
+SINGLE_CHANNEL = "it has a single channel"
+"""Why a group, or each block of it, can lose no more."""
+
 _POPULATIONS = ("native_layer_norm", "native_group_norm", "mean", "var", "std", "max", "min", "amax", "amin")
 
 
@@ -135,7 +138,7 @@ class ChannelGraph:
 
     @cached_property
     def costs(self) -> CostModel:
-        """Params and MACs of the traced pass as functions of the kept channels of each of `prunable`."""
+        """Costs of the traced pass as functions of the kept channels of each of `prunable`."""
         position = {number: i for i, number in enumerate(self._prunable_numbers)}
         shares = _Shares(self.grouping, position)
         params = Counter({name: 0 for name in self.trace.parameters})
@@ -148,7 +151,8 @@ class ChannelGraph:
             for name, arrays in by_tensor.items()
         ]
         work = [Amount(w.macs, shares.of(w.labels)) for w in self.trace.work]
-        return CostModel([group.name for group in self.prunable], params=held, macs=work)
+        memory = [Held(Amount(b.bytes, shares.of(b.labels)), b.born, b.died) for b in self.trace.buffers]
+        return CostModel([group.name for group in self.prunable], params=held, macs=work, held=memory)
 
     @cached_property
     def _prunable_numbers(self) -> tuple[int, ...]:
@@ -278,7 +282,7 @@ def _members_of(trace: Trace, grouping: Grouping, mint: Mint) -> list[tuple[int,
 
 def _group(name: str, members: Sequence[Member], grouping: Grouping, number: int) -> ChannelGroup:
     size, rows = grouping.sizes[number], grouping.rows[number]
-    reason = grouping.reasons[number] or ("it has a single channel" if rows.shape[1] == 1 else "")
+    reason = grouping.reasons[number] or (SINGLE_CHANNEL if rows.shape[1] == 1 else "")
     layers = tuple(dict.fromkeys(member.tensor.rpartition(".")[0] for member in members))
     block_rows = tuple(tuple(row) for row in rows.tolist())
     return ChannelGroup(name, size, layers, tuple(members), block_rows, not reason, reason)

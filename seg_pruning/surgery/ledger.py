@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from seg_pruning.surgery.entries import Blocks, Call, Fit, Mint, Role, Site, Work
+from seg_pruning.surgery.entries import Blocks, Buffer, Call, Fit, Mint, Role, Site, Work
 from seg_pruning.surgery.expressions import Attribute, Expression, Extent
 from seg_pruning.surgery.labels import (
     LabelArray,
@@ -52,6 +52,7 @@ class Ledger:
     fits: list[Fit] = field(default_factory=list)
     sizes: Mapping[Attribute, int] = field(default_factory=dict)
     work: list[Work] = field(default_factory=list)
+    buffers: list[Buffer] = field(default_factory=list)
     interleaved: set[bytes] = field(default_factory=set)
     sites: dict[int, Site] = field(default_factory=dict)
     ran: set[str] = field(default_factory=set)

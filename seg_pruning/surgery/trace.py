@@ -10,7 +10,7 @@ from torch.func import functional_call
 
 from seg_pruning.surgery.calls import FunctionCalls, Ops
 from seg_pruning.surgery.coupling import couplings
-from seg_pruning.surgery.entries import Blocks, Fit, Mint, Role, Site, Work
+from seg_pruning.surgery.entries import Blocks, Buffer, Fit, Mint, Role, Site, Work
 from seg_pruning.surgery.errors import PruningError
 from seg_pruning.surgery.expressions import Attribute
 from seg_pruning.surgery.inputs import ExampleInputs, Inputs, flatten_tensors
@@ -19,6 +19,7 @@ from seg_pruning.surgery.ledger import Ledger
 from seg_pruning.surgery.passes import eval_mode, repeatable, tensors_of, train_mode
 from seg_pruning.surgery.scales import Scales
 from seg_pruning.surgery.sizes import tracked_sizes
+from seg_pruning.surgery.storages import Storages
 from seg_pruning.surgery.untouched import untouched
 
 
@@ -34,6 +35,7 @@ class Trace:
         count: number of labels; `FIXED` is label 0.
         fits: what Python passed for the lengths of labelled tensors.
         sizes: the present value of each attribute from which a size was read.
+        buffers: the storages that ops made, in order.
         sites: the ops that mix labelled indices, by their number in `ops`.
         scales: of attention.
         ops: names of all ops, in order: a second pass must run the same.
@@ -52,6 +54,7 @@ class Trace:
     fits: tuple[Fit, ...]
     sizes: Mapping[Attribute, int]
     work: tuple[Work, ...]
+    buffers: tuple[Buffer, ...]
     sites: Mapping[int, Site]
     scales: Scales
     ops: tuple[str, ...]
@@ -65,16 +68,17 @@ class Trace:
 def _one_pass(model: nn.Module, inputs: Inputs, ledger: Ledger) -> Ledger:
     for name, tensor in itertools.chain(model.named_parameters(), model.named_buffers()):
         ledger.mint(name, tensor)
-    functions = FunctionCalls(ledger)
+    functions, storages = FunctionCalls(ledger), Storages()
     with (
         eval_mode(model),
         repeatable(),
         tracked_sizes(model, ledger) as sizes,
         functions,
-        Ops(ledger, functions),
+        Ops(ledger, functions, storages=storages),
     ):
         output = model(*inputs.args, **inputs.kwargs)
-    ledger.sizes = sizes
+    storages.release(len(ledger.ops))
+    ledger.sizes, ledger.buffers = sizes, storages.buffers
     _pin_ends(ledger, inputs, output)
     if any(name not in ledger.ran for name, _ in model.named_parameters()):
         _training_pass(model, inputs, ledger)
@@ -168,6 +172,7 @@ def record(
         fits=tuple(ledger.fits),
         sizes=ledger.sizes,
         work=tuple(ledger.work),
+        buffers=tuple(ledger.buffers),
         sites=ledger.sites,
         scales=ledger.scales,
         ops=tuple(ledger.ops),
