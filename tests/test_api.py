@@ -45,7 +45,7 @@ def positional(function: Any) -> list[str]:
                 "criterion": "l2",
                 "scope": "global",
                 "protect": (),
-                "round_to": 1,
+                "round_to": "auto",
                 "optimizers": (),
                 "dead": True,
                 "data": None,

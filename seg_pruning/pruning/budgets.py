@@ -1,78 +1,71 @@
-"""What "small enough" is: how much of the dense network's parameters, MACs or channels is kept."""
+"""What "small enough" is: a fraction or an absolute amount that is kept of what the dense network costs."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from numbers import Real
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
-import numpy as np
-
+from seg_pruning.pruning.amounts import Amounts, amounts, shortfall
 from seg_pruning.pruning.names import choose
 from seg_pruning.surgery.errors import PruningError
 
 if TYPE_CHECKING:
-    from seg_pruning.surgery.costs import Vector
-    from seg_pruning.surgery.graph import ChannelGraph
+    from collections.abc import Callable
 
+__all__ = ("Amounts", "Budget", "amounts", "shortfall")
 
-@dataclass(frozen=True)
-class Amounts:
-    """Amounts of one network.
-
-    Attributes:
-        params: parameters.
-        macs: multiply-accumulates of one pass of the example inputs.
-        channels: channels of the groups that can be pruned.
-    """
-
-    params: int
-    macs: int
-    channels: int
-
-    def within(self, limit: Amounts) -> bool:
-        """Whether none of the amounts is above the limit's.
-
-        >>> Amounts(10, 20, 4).within(Amounts(10, 30, 4))
-        True
-        """
-        return all(getattr(self, f.name) <= getattr(limit, f.name) for f in fields(self))
+_Counted: TypeAlias = Literal["params", "macs", "channels", "memory"]
+_LEGAL: Mapping[str, str] = {
+    **dict.fromkeys(
+        get_args(_Counted),
+        "give a number above 0 and at most 1, such as 0.3 to keep 30 %, or a whole number above 1: an amount",
+    ),
+    "latency": "give a number above 0 and at most 1; milliseconds are called latency_ms",
+    "latency_ms": "give milliseconds, a number above 0",
+}
 
 
 @dataclass(frozen=True)
 class Budget:
-    """Fractions of the dense network that are kept, each in (0, 1]; several together must all hold.
+    """What is kept of each amount; several together must all hold. None where an amount does not matter.
+
+    A number above 0 and at most 1 is a fraction of the dense network, 1 and 1.0 alike: all of it. A whole
+    number above 1 is an absolute amount.
 
     Attributes:
         params: of the parameters.
-        macs: of the multiply-accumulates.
+        macs: of the multiply-accumulates of one pass of the example inputs.
         channels: of the channels that can be pruned.
+        memory: of the bytes of activations that live at once in one pass of the example inputs.
+        latency: of the time of one pass, as a fraction only.
+        latency_ms: the time of one pass in milliseconds.
     """
 
-    params: float = 1.0
-    macs: float = 1.0
-    channels: float = 1.0
+    params: float | None = None
+    macs: float | None = None
+    channels: float | None = None
+    memory: float | None = None
+    latency: float | None = None
+    latency_ms: float | None = None
 
     def __post_init__(self) -> None:
-        for name, kept in self.fractions.items():
-            if not _is_fraction(kept):
-                raise PruningError(
-                    f"budget {name}={kept!r} is no fraction kept: give a number above 0 and at most 1, "
-                    "such as 0.3 to keep 30 %"
-                )
+        for name, value in self.asked.items():
+            if not _LEGAL_VALUES[name](value):
+                raise PruningError(_refusal(name, value))
 
     @classmethod
     def of(cls, budget: Mapping[str, float] | Budget) -> Budget:
-        """Reads a budget such as `{"macs": 0.3}`.
+        """Reads a budget such as `{"macs": 0.3}` or `{"params": 1_000_000, "latency_ms": 20.0}`.
 
         Raises:
-            PruningError: it is empty, names no known amount, or a fraction is out of range.
+            PruningError: it is empty, names no known amount, or a number is out of range.
 
         Example:
-            >>> Budget.of({"macs": 0.3})
-            Budget(params=1.0, macs=0.3, channels=1.0)
+            >>> Budget.of({"macs": 0.3}).asked
+            {'macs': 0.3}
         """
         if isinstance(budget, Budget):
             return budget
@@ -81,61 +74,128 @@ class Budget:
             raise PruningError(
                 f"a budget is a mapping such as {{'macs': 0.3}} of {', '.join(known)}; got {budget!r}"
             )
-        for name in budget:
+        for name, value in budget.items():
             choose(known, name, kind="budget")
+            if value is None:
+                raise PruningError(_refusal(name, value))
         return cls(**budget)
 
     @property
+    def asked(self) -> dict[str, float]:
+        """What was asked for, in the user's own numbers."""
+        return {f.name: value for f in fields(self) if (value := getattr(self, f.name)) is not None}
+
+    @property
     def fractions(self) -> dict[str, float]:
-        """The fraction kept of each amount."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}
+        """The fraction kept of each amount that matters.
+
+        Raises:
+            PruningError: some are absolute; `relative` knows what fraction they are of a network.
+
+        Example:
+            >>> Budget(params=0.5).fractions
+            {'params': 0.5}
+        """
+        absolute = {name: value for name, value in self.asked.items() if not _is_fraction(name, value)}
+        if absolute:
+            raise PruningError(f"budget {absolute} is no fraction; call relative(dense) first")
+        return self.asked
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The amounts that matter, as `Amounts` calls them."""
+        return tuple(dict.fromkeys("latency_ms" if n == "latency" else n for n in self.asked))
+
+    @property
+    def needs_latency(self) -> bool:
+        """Whether time has to be measured."""
+        return self.latency is not None or self.latency_ms is not None
+
+    def relative(self, dense: Amounts) -> Budget:
+        """The same budget in fractions of the amounts of the dense network.
+
+        Raises:
+            PruningError: a latency is asked for and the dense network's is not known.
+
+        Example:
+            >>> Budget(params=250, macs=0.3).relative(Amounts(params=1000, macs=100, channels=10)).asked
+            {'params': 0.25, 'macs': 0.3}
+        """
+        limit = self.limit(dense)
+        kept = {
+            name: value if _is_fraction(name, value) else getattr(limit, name) / getattr(dense, name)
+            for name, value in self.asked.items()
+            if name not in ("latency", "latency_ms")
+        }
+        if limit.latency_ms is not None and dense.latency_ms is not None:
+            kept["latency"] = min(1.0, limit.latency_ms / dense.latency_ms)
+        return Budget(**kept)
 
     def limit(self, dense: Amounts) -> Amounts:
         """The budget in amounts, given those of the dense network.
+
+        Raises:
+            PruningError: a latency is asked for and the dense network's is not known, or as for memory.
 
         Example:
             >>> Budget(params=0.5).limit(Amounts(params=101, macs=7, channels=4))
             Amounts(params=50, macs=7, channels=4)
         """
-        # Rounded first: 0.29 * 100 is a hair below 29, and 29 are meant.
-        return Amounts(
-            **{
-                name: math.floor(round(kept * getattr(dense, name), 6))
-                for name, kept in self.fractions.items()
-            }
-        )
+        self._check_known(dense)
+        counted = {name: _limit(name, self.asked.get(name), dense) for name in get_args(_Counted)}
+        return Amounts(**counted, latency_ms=self._milliseconds(dense))  # type: ignore[arg-type]
+
+    def _milliseconds(self, dense: Amounts) -> float | None:
+        limits = [] if self.latency_ms is None else [float(self.latency_ms)]
+        if self.latency is not None and dense.latency_ms is not None:
+            limits.append(float(self.latency) * dense.latency_ms)
+        return min(limits, default=None)
+
+    def _check_known(self, dense: Amounts) -> None:
+        if self.needs_latency and dense.latency_ms is None:
+            raise PruningError(
+                "a budget of latency needs the measured latency of the dense network: give "
+                "amounts(graph, latency=latency_of(graph, model, inputs)) as dense"
+            )
+        if self.memory is not None and dense.memory is None:
+            raise PruningError("a budget of memory needs the memory of the dense network; it is not known")
 
 
-def _is_fraction(value: object) -> bool:
-    return not isinstance(value, bool) and isinstance(value, Real) and 0 < float(value) <= 1
-
-
-def amounts(graph: ChannelGraph, kept: Vector | None = None, *, dropped: Sequence[str] = ()) -> Amounts:
-    """What the network costs when `graph.prunable[i]` keeps `kept[i]` channels; all of them by default.
-
-    Args:
-        graph: the groups.
-        kept: kept channels of each prunable group.
-        dropped: modules that never run and are gone as a whole.
-    """
-    if kept is None:
-        kept = np.array([group.size for group in graph.prunable], dtype=np.float64)
-    gone = tuple(f"{path}." for path in dropped)
-    idle = sum(math.prod(graph.trace.shapes[n]) for n in graph.trace.parameters if n.startswith(gone))
-    return Amounts(graph.costs.params(kept) - idle, graph.costs.macs(kept), int(kept.sum()))
-
-
-def shortfall(smallest: Amounts, limit: Amounts, present: Amounts) -> str:
-    """The amounts whose smallest value is above the limit, in words.
-
-    Example:
-        >>> shortfall(Amounts(30, 5, 4), Amounts(20, 8, 8), present=Amounts(120, 10, 8))
-        'the smallest reachable is 30 params (25.0 % of the present 120), above the limit of 20'
-    """
-    over = [f.name for f in fields(Amounts) if getattr(smallest, f.name) > getattr(limit, f.name)]
-    return "; ".join(
-        f"the smallest reachable is {(least := getattr(smallest, name)):,} {name} "
-        f"({least / (now := getattr(present, name)):.1%} of the present {now:,})".replace("%", " %")
-        + f", above the limit of {getattr(limit, name):,}"
-        for name in over
+def _refusal(name: str, value: object) -> str:
+    what = (
+        "time"
+        if name == "latency_ms"
+        else "fraction kept"
+        if name == "latency"
+        else "fraction or amount kept"
     )
+    return f"budget {name}={value!r} is no {what}: {_LEGAL[name]}"
+
+
+def _limit(name: str, value: float | None, dense: Amounts) -> int | None:
+    """One limit; of memory that nobody asked for there is none."""
+    present: int | None = getattr(dense, name)
+    if value is None or present is None:
+        return present if name != "memory" else None
+    # Rounded first: 0.29 * 100 is a hair below 29, and 29 are meant.
+    amount = round(float(value) * present, 6) if _is_fraction(name, value) else value
+    return min(present, math.floor(amount))
+
+
+def _is_number(value: object) -> bool:
+    return not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(float(value))
+
+
+def _is_fraction(name: str, value: float) -> bool:
+    return name != "latency_ms" and _is_number(value) and 0 < float(value) <= 1
+
+
+def _is_amount(value: float) -> bool:
+    return _is_number(value) and value > 1 and float(value).is_integer()
+
+
+_LEGAL_VALUES: Mapping[str, Callable[[float], bool]] = {
+    **dict.fromkeys(get_args(_Counted), lambda value: _is_fraction("", value) or _is_amount(value)),
+    "latency": lambda value: _is_fraction("", value),
+    "latency_ms": lambda value: _is_number(value) and value > 0,
+}

@@ -34,16 +34,26 @@ def names_of(protect: object) -> tuple[str, ...]:
 
 
 def protected(graph: ChannelGraph, patterns: Sequence[str]) -> frozenset[str]:
-    """The groups whose width `patterns` keep.
+    """The groups whose width `patterns` keep; see `matching`."""
+    return matching(graph, patterns, option="protect")
+
+
+def matching(graph: ChannelGraph, patterns: Sequence[str], *, option: str) -> frozenset[str]:
+    """The groups that `patterns` name.
 
     A pattern names a group, a layer that makes or carries its channels (a norm, say), a module around such a
     layer, or a parameter or buffer of it.
+
+    Args:
+        graph: the groups.
+        patterns: names, or patterns such as `"head.*"`.
+        option: whose patterns they are, for the message.
 
     Raises:
         PruningError: a pattern matches nothing; the message lists the nearest names.
     """
     names = {group.name: (group.name, *_carriers(group)) for group in graph.groups}
-    _refuse_unknown(patterns, names, graph.trace.shapes)
+    _refuse_unknown(option, patterns, names, graph.trace.shapes)
     return frozenset(name for name, carriers in names.items() if _any_matches(patterns, carriers))
 
 
@@ -53,7 +63,7 @@ def _carriers(group: ChannelGroup) -> Iterator[str]:
 
 
 def _refuse_unknown(
-    patterns: Sequence[str], groups: Mapping[str, Sequence[str]], tensors: Iterable[str]
+    option: str, patterns: Sequence[str], groups: Mapping[str, Sequence[str]], tensors: Iterable[str]
 ) -> None:
     layers = {tensor.rpartition(".")[0]: None for tensor in tensors}
     known = [*dict.fromkeys([*groups, *filter(None, layers)])]
@@ -61,7 +71,7 @@ def _refuse_unknown(
         if not _any_matches((pattern,), (*known, *tensors)):
             near = get_close_matches(pattern, known, n=3) or known[:10]
             raise PruningError(
-                f"protect names {pattern!r}, which no group or layer matches; nearest: {', '.join(near)}"
+                f"{option} names {pattern!r}, which no group or layer matches; nearest: {', '.join(near)}"
             )
 
 

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 from torch.optim import Optimizer
 
-from seg_pruning.profiling import Cost, cost
-from seg_pruning.profiling.inference import device_of
+from seg_pruning.profiling import Cost, cost, peak_memory
+from seg_pruning.profiling.inference import device_of, dtype_of
 from seg_pruning.pruning import criteria
-from seg_pruning.pruning.budgets import Budget, amounts
+from seg_pruning.pruning.amounts import Meter, Spent, amounts, spent
+from seg_pruning.pruning.budgets import Budget
 from seg_pruning.pruning.criteria import Criterion
 from seg_pruning.pruning.protection import names_of, protected
 from seg_pruning.pruning.score import Loss, score
-from seg_pruning.pruning.selection import Scope, Selection, check_reachable, select
+from seg_pruning.pruning.selection import RoundTo, Scope, Selection, check_reachable, select
 from seg_pruning.surgery.cut import Cut
 from seg_pruning.surgery.dead import dead_modules
 from seg_pruning.surgery.errors import PruningError
@@ -36,6 +37,7 @@ class PruneResult:
         cut: the same as keep masks, one for each tensor that changed.
         max_error: the certificate: largest difference between masked original and pruned network, relative
             to the largest magnitude of the output.
+        spent: of each amount in the budget what was asked, predicted and got.
     """
 
     before: Cost
@@ -43,6 +45,7 @@ class PruneResult:
     plan: Plan
     cut: Cut
     max_error: float
+    spent: Mapping[str, Spent]
 
 
 def prune_(
@@ -53,7 +56,7 @@ def prune_(
     criterion: str | Criterion = "l2",
     scope: Scope = "global",
     protect: Iterable[str] = (),
-    round_to: int = 1,
+    round_to: RoundTo = "auto",
     optimizers: Iterable[Optimizer] = (),
     dead: bool = True,
     data: Iterable[tuple[ExampleInputs, object]] | None = None,
@@ -65,11 +68,12 @@ def prune_(
     Args:
         model: any module that runs, in any mode, on any device. Parameters stay the objects that they are.
         example_inputs: what it is called with: a tensor, a tuple of arguments or a dict of keyword arguments.
-        budget: fractions of the dense network that are kept; see `Budget`.
+        budget: what is kept, as fractions of the dense network or as amounts; see `Budget`.
         criterion: a name (`"l2"`, `"taylor"`, ...) or a `Criterion`.
         scope: "global" ranks all channels together, "local" takes the same fraction of each group.
         protect: names of groups, layers or modules, or patterns such as `"head.*"`, that keep their width.
-        round_to: widths stay multiples of this, or whole.
+        round_to: widths stay multiples of this, or whole; "auto" is what pays on the device of `model`, see
+            `Selection.resolved`.
         optimizers: their state is cut too.
         dead: drop modules that never run, in eval or in train mode.
         data: pairs of inputs and target, for criteria that need gradients.
@@ -92,16 +96,22 @@ def prune_(
     _refuse_not_finite(model)
     inputs = Inputs.of(example_inputs)
     inputs = inputs.to(device=device_of(model, inputs))
+    options = options.resolved(device_of(model, inputs), dtype_of(model, inputs))
     graph = trace(model, inputs)
     before = cost(model, inputs)
     dropped = dead_modules(model, graph) if dead else ()
+    meter = Meter(graph, dropped)
     limit = wanted.limit(amounts(graph))
     check_reachable(graph, limit, options, dropped=dropped)  # before scores, which may take long
     unread = protected(graph, options.protect)
     scores = score(graph, model, chosen, data=data, loss=loss, unread=unread)
     plan = select(graph, scores, limit, options, dropped=dropped)
     done = operate_(model, graph, plan, inputs, optimizers=tuple(optimizers))
-    return PruneResult(before, cost(model, inputs), plan, done.cut, done.max_error)
+    predicted, after = meter.read(meter.widths(plan)), cost(model, inputs)
+    got = replace(predicted, params=after.params, macs=after.macs, memory=peak_memory(model, inputs))
+    return PruneResult(
+        before, after, plan, done.cut, done.max_error, spent(limit, predicted, got, wanted.names)
+    )
 
 
 def _refuse_not_finite(model: nn.Module) -> None:
@@ -113,7 +123,9 @@ def _refuse_not_finite(model: nn.Module) -> None:
         )
 
 
-def _options(selection: Selection | None, scope: Scope, protect: Iterable[str], round_to: int) -> Selection:
+def _options(
+    selection: Selection | None, scope: Scope, protect: Iterable[str], round_to: RoundTo
+) -> Selection:
     """The one `Selection` that the arguments of `prune_` mean."""
     single = Selection(scope=scope, protect=names_of(protect), round_to=round_to)
     if selection is not None and single != Selection():

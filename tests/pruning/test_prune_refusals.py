@@ -22,7 +22,9 @@ def arguments(**changes: Any) -> dict[str, Any]:
     ("wrong", "message"),
     [
         ({"budget": {"parms": 0.5}}, "no budget is called 'parms'"),
-        ({"budget": {"params": 30}}, "budget params=30 is no fraction kept"),
+        ({"budget": {"params": 30.5}}, r"budget params=30\.5 is no fraction or amount kept"),
+        ({"budget": {"params": 30}}, "cannot be reached: .* the nearest feasible budget is"),
+        ({"budget": {"memory": "all"}}, "budget memory='all' is no fraction or amount"),
         ({"budget": {"params": 0.001}}, "cannot be reached: the smallest reachable is"),
         ({"criterion": "tailor"}, "no criterion is called 'tailor'.*did you mean 'taylor'"),
         ({"criterion": "taylor"}, "Taylor needs gradients"),

@@ -86,7 +86,8 @@ def test_what_cannot_be_reached_says_how_far_one_can_go_and_that_far_is_reached(
     text = str(caught.value)
     assert text.startswith("the budget cannot be reached: the smallest reachable is ")
     assert "Keep more, lower floor=0.5 or round_to=8, or protect less; " in text
-    assert "macs" not in text
+    assert "macs" not in text.split("nearest feasible")[0]
+    assert f"'macs': {int(0.9 * amounts(graph).macs)}}}" in text
     least = int(text.split("reachable is ")[1].split(" params")[0].replace(",", ""))
     limit = Amounts(least, 10**15, 10**15)
     assert spent(graph, select(graph, scores, limit, selection)).params == least
@@ -129,6 +130,15 @@ def test_scores_that_say_nothing_are_refused(value: Tensor | None, message: str)
         ("round_to", 0),
         ("round_to", 8.0),
         ("round_to", True),
+        ("round_to", "8"),
+        ("per", "second"),
+        ("floor", {"stem": 1.5}),
+        ("floor", {"stem": -1}),
+        ("floor", {"stem": True}),
+        ("floor", {"": 0.5}),
+        ("ceiling", 0.5),
+        ("ceiling", {"stem": "half"}),
+        ("head_floor", True),
         ("floor", -0.1),
         ("floor", 1.0),
         ("floor", float("nan")),

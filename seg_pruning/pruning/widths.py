@@ -1,0 +1,166 @@
+"""Which widths each group can have: floors, ceilings, multiples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from seg_pruning.pruning.heads import feeding_outputs
+from seg_pruning.pruning.options import Bounds, Selection
+from seg_pruning.pruning.protection import matching, protected
+from seg_pruning.surgery.errors import PruningError
+
+if TYPE_CHECKING:
+    from seg_pruning.surgery.graph import ChannelGraph, ChannelGroup
+
+Floats: TypeAlias = npt.NDArray[np.float64]
+Ints: TypeAlias = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Widths:
+    """The widths that one group can have: from `least` to `most`, multiples of `quantum`, or whole.
+
+    Attributes:
+        width: channels of the whole group.
+        blocks: channels that leave in one step, one from each block.
+        least: channels that always stay.
+        most: channels that may stay.
+        quantum: what widths are multiples of.
+    """
+
+    width: int
+    blocks: int
+    least: int
+    most: int
+    quantum: int
+
+    @classmethod
+    def of(cls, group: ChannelGroup, *, least: float, most: float, round_to: int) -> Widths:
+        """The widths of `group` that are legal between `least` and `most` channels.
+
+        Raises:
+            PruningError: there is none.
+        """
+        quantum = math.lcm(group.step, round_to)
+        columns = (
+            max(1, math.ceil(round(least / group.step, 6))) if least < group.size else len(group.rows[0])
+        )
+        found = cls(group.size, group.step, min(group.size, columns * group.step), group.size, quantum)
+        if most >= group.size:
+            return found
+        found = replace(found, most=math.floor(round(most / quantum, 6)) * quantum)
+        if found.most < (lowest := found.legal(found.least)):
+            raise PruningError(
+                f"group {group.name!r} of {group.size} channels keeps at least {lowest} by its floor, "
+                f"protection or round_to={round_to}, and at most {most:g} by its ceiling: "
+                f"raise the ceiling to {lowest}, or lower what is in its way"
+            )
+        return found
+
+    @property
+    def steps(self) -> int:
+        """How many steps may be taken."""
+        return (self.width - self.least) // self.blocks
+
+    @property
+    def forced(self) -> int:
+        """How many steps the ceiling takes by itself."""
+        return (self.width - self.most) // self.blocks
+
+    def legal(self, wanted: int) -> int:
+        """`wanted` channels, rounded up to a legal width."""
+        return min(self.width, math.ceil(wanted / self.quantum) * self.quantum)
+
+
+class AllWidths:
+    """The widths of all groups side by side, to be read fast."""
+
+    def __init__(self, widths: Sequence[Widths]) -> None:
+        self.each = tuple(widths)
+
+    @cached_property
+    def steps(self) -> Ints:
+        """How many steps each group may take."""
+        return np.array([w.steps for w in self.each], dtype=np.int64)
+
+    @cached_property
+    def forced(self) -> Ints:
+        """How many steps the ceiling of each group takes by itself."""
+        return np.array([w.forced for w in self.each], dtype=np.int64)
+
+    @cached_property
+    def _columns(self) -> tuple[Ints, Ints, Ints, Ints]:
+        rows = [(w.width, w.blocks, w.quantum, w.most) for w in self.each]
+        width, blocks, quantum, most = np.array(rows, dtype=np.int64).reshape(len(rows), 4).T
+        return width, blocks, quantum, most
+
+    def kept(self, steps: Ints) -> Floats:
+        """Channels that each group keeps after `steps` steps of it, rounded up to what is legal."""
+        width, blocks, quantum, most = self._columns
+        wanted = width - steps * blocks
+        rounded = np.minimum(width, -(-wanted // quantum) * quantum)
+        kept: Ints = np.where(wanted <= most, np.minimum(rounded, most), rounded)
+        return kept.astype(np.float64)
+
+
+def widths_of(
+    graph: ChannelGraph, selection: Selection, dense: Mapping[str, int], *, guarded: bool
+) -> AllWidths:
+    """The widths that each prunable group can have, with `head_floor` if `guarded`.
+
+    Raises:
+        PruningError: a name is unknown, or a ceiling is below a floor.
+    """
+    floors = _floors(graph, selection, dense, guarded=guarded)
+    ceilings = _named(graph, selection.ceiling, dense, option="ceiling", choose=min)
+    return AllWidths(
+        [
+            Widths.of(
+                group,
+                least=floors[group.name],
+                most=ceilings.get(group.name, math.inf),
+                round_to=selection.multiple,
+            )
+            for group in graph.prunable
+        ]
+    )
+
+
+def _floors(
+    graph: ChannelGraph, selection: Selection, dense: Mapping[str, int], *, guarded: bool
+) -> dict[str, float]:
+    """The channels that each prunable group keeps at least."""
+    heads = feeding_outputs(graph) if guarded and selection.scope == "global" else frozenset()
+    usual = selection.default_floor
+    fractions = dict.fromkeys(heads, max(usual, selection.head_floor))
+    floors = {
+        group.name: fractions.get(group.name, usual) * dense.get(group.name, group.size)
+        for group in graph.prunable
+    }
+    named = selection.floor if isinstance(selection.floor, Mapping) else {}
+    whole = dict.fromkeys(protected(graph, selection.protect), math.inf)
+    return floors | _named(graph, named, dense, option="floor", choose=max) | whole
+
+
+def _named(
+    graph: ChannelGraph,
+    bounds: Bounds,
+    dense: Mapping[str, int],
+    *,
+    option: str,
+    choose: Callable[[float, float], float],
+) -> dict[str, float]:
+    """The channels that patterns say of each group, a fraction being one of its dense width."""
+    found: dict[str, float] = {}
+    for pattern, bound in bounds.items():
+        for name in matching(graph, (pattern,), option=option):
+            width = bound * dense.get(name, graph[name].size) if bound <= 1 else bound
+            found[name] = choose(found.get(name, width), width)
+    return found
