@@ -22,6 +22,7 @@ from seg_pruning import tracking
 from seg_pruning.callbacks import DENSE_CHECKPOINT, IterativePruning
 from seg_pruning.data import BaseDataModule
 from seg_pruning.report import Summary, summarise
+from seg_pruning.report.trainer import PruningTrainer
 from seg_pruning.surgery.errors import PruningError
 from seg_pruning.tasks import MaskWriter, SemanticSegmentation, check_checkpoint
 
@@ -42,6 +43,12 @@ class SegmentationCLI(LightningCLI):
     """Lightning's command line with a run folder, loggers that never ask, and checks before training."""
 
     folder: Path  # of the subcommands that write one
+
+    @staticmethod
+    @override
+    def subcommands() -> dict[str, set[str]]:
+        """Gives Lightning's subcommands and ours, each with the arguments that are not the user's to give."""
+        return {**LightningCLI.subcommands(), "sensitivity": {"model", "datamodule", "folder"}}
 
     @override
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -94,6 +101,10 @@ class SegmentationCLI(LightningCLI):
         config = self._get(self.config_init, "trainer")
         if config.enable_checkpointing is False or config.fast_dev_run:
             self._parser(self.subcommand).callback_keys.remove("checkpoint")
+        if self.subcommand == "sensitivity":  # whose many validations are one measurement
+            self.save_config_callback = None
+            kwargs |= {"logger": False, "enable_progress_bar": False}
+            return super().instantiate_trainer(**kwargs)
         if not self._leaves_folder():
             self.save_config_callback = None
             loggers = config.logger if config.logger not in (None, True) else False
@@ -146,6 +157,13 @@ class SegmentationCLI(LightningCLI):
         with self._new_folder():
             self.trainer.predict(**{**arguments, "return_predictions": False})
 
+    def sensitivity(self, **arguments: Any) -> None:
+        """Measures into the folder of the run that the config names, or one of its own."""
+        run = self._get(self.config, "run")
+        trainer = self.trainer
+        assert isinstance(trainer, PruningTrainer)
+        trainer.sensitivity(folder=Path(run.root) / (run.name or "sensitivity"), **arguments)
+
     def _leaves_folder(self) -> bool:
         trial = self._get(self.config, "trainer").fast_dev_run
         return self.subcommand in _WRITING and not trial
@@ -180,6 +198,7 @@ def main(args: ArgsType = None) -> SegmentationCLI:
                 subclass_mode_model=True,
                 subclass_mode_data=True,
                 save_config_callback=SaveConfig,
+                trainer_class=PruningTrainer,
                 seed_everything_default=0,
                 auto_configure_optimizers=False,  # a task makes its own, which pruning can carry on
                 parser_kwargs={

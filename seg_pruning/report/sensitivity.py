@@ -1,0 +1,290 @@
+"""Sensitivity of a LightningModule's groups, by the metric that it logs itself."""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.strategies import SingleDeviceStrategy
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from seg_pruning.callbacks.example import example_like, example_of, image_shape
+from seg_pruning.profiling.progress import progress_bar
+from seg_pruning.pruning import criteria
+from seg_pruning.pruning.criteria import Criterion
+from seg_pruning.pruning.sensitivity import RATIOS, Mode, check_ratios, sensitivity, tensor_bytes
+from seg_pruning.pruning.sensitivity_record import SensitivityRecord, SensitivityRow
+from seg_pruning.surgery.errors import PruningError
+from seg_pruning.surgery.inputs import ExampleInputs, map_tensors
+from seg_pruning.surgery.trial import trace
+from seg_pruning.tasks import SemanticSegmentation
+
+Loaders = Any
+"""What `val_dataloader` may give: one iterable of batches, or a list or dict of them."""
+
+
+@dataclass(frozen=True)
+class SensitivityOptions:
+    """What is measured, and on how much data.
+
+    Attributes:
+        metric: a key that validation logs.
+        mode: whether a higher ("max") or a lower ("min") value is better.
+        criterion: which channels leave first: a name or a criterion.
+        ratios: shares of a group to remove, each in (0, 1).
+        limit: batches of validation for each point, and of training for a criterion of gradients; None for
+            all. Those of a number are kept in memory.
+        recalibrate: training batches on which the statistics of BatchNorm are taken anew after each cut;
+            0 leaves them.
+    """
+
+    metric: str = "val/dice"
+    mode: Mode = "max"
+    criterion: str | Criterion = "l2"
+    ratios: Sequence[float] = RATIOS
+    limit: int | None = 8
+    recalibrate: int = 0
+
+    def __post_init__(self) -> None:
+        check_ratios(self.ratios)
+        criteria.get(self.criterion)
+        for name, value, least in (("limit", self.limit, 1), ("recalibrate", self.recalibrate, 0)):
+            if value is not None and value < least:
+                raise PruningError(f"expected {name} to be {least} or more batches, but got {value}")
+
+
+def measure_sensitivity(
+    trainer: L.Trainer,
+    model: L.LightningModule,
+    datamodule: L.LightningDataModule,
+    options: SensitivityOptions = SensitivityOptions(),
+    *,
+    path: Path | None = None,
+    ckpt_path: str | Path | None = None,
+    weights_only: bool | None = None,
+) -> tuple[SensitivityRow, ...]:
+    """Validates `model` with each prunable group cut alone, at each ratio, and records it in a CSV file.
+
+    Args:
+        trainer: of one device. Its number of validation batches is `options.limit` from now on.
+        model: whole again at the end, with the weights of `ckpt_path` where one is given.
+        datamodule: of the validation batches, and of the training batches that `options` ask for.
+        options: metric, criterion, ratios, data.
+        path: the CSV file, on which a run that was interrupted goes on; None writes nothing.
+        ckpt_path: a checkpoint to measure, as in ``trainer.validate``.
+        weights_only: as in ``torch.load``.
+
+    Raises:
+        PruningError: several devices, a metric that is not logged, a criterion of gradients for a module that
+            is none of our tasks, or a file of something else; and as `sensitivity`.
+    """
+    _check_one_device(trainer)
+    _load_(trainer, model, datamodule, options, ckpt_path=ckpt_path, weights_only=weights_only)
+    bench = _Bench.of(trainer, model, datamodule, options)
+    graph = trace(model, example_of(model) or example_like(image_shape(bench.first)))
+    with _serving(datamodule, bench.batches), progress_bar("sensitivity") as progress:
+        rows = sensitivity(
+            graph,
+            model,
+            bench.evaluate,
+            criterion=options.criterion,
+            ratios=options.ratios,
+            mode=options.mode,
+            data=bench.pairs(),
+            loss=getattr(model, "loss", None),
+            record=None if path is None else SensitivityRecord(path, bench.about()),
+            progress=progress,
+        )
+        return tuple(rows)
+
+
+def _check_one_device(trainer: L.Trainer) -> None:
+    if trainer.world_size > 1 or not isinstance(trainer.strategy, SingleDeviceStrategy):
+        raise PruningError(
+            f"sensitivity is measured on one device; the trainer has {trainer.world_size} with "
+            f"{type(trainer.strategy).__name__}. Set devices=1 and strategy='auto'"
+        )
+
+
+def _load_(
+    trainer: L.Trainer,
+    model: L.LightningModule,
+    datamodule: L.LightningDataModule,
+    options: SensitivityOptions,
+    *,
+    ckpt_path: str | Path | None,
+    weights_only: bool | None,
+) -> None:
+    """Loads the checkpoint by a validation of one batch, which also tells what is logged."""
+    trainer.limit_val_batches = 1
+    trainer.validate(
+        model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=weights_only, verbose=False
+    )
+    trainer.limit_val_batches = 1.0
+    logged = trainer.callback_metrics
+    if options.metric not in logged:
+        raise PruningError(
+            f"validation logs no {options.metric!r}; choose as metric one of {', '.join(logged) or 'none'}"
+        )
+
+
+@dataclass(frozen=True)
+class _Bench:
+    """The module, and the batches on which each of its cuts is judged."""
+
+    trainer: L.Trainer
+    model: L.LightningModule
+    datamodule: L.LightningDataModule
+    options: SensitivityOptions
+    batches: Loaders
+    training: Sequence[Any] = field(repr=False)
+
+    @classmethod
+    def of(
+        cls,
+        trainer: L.Trainer,
+        model: L.LightningModule,
+        datamodule: L.LightningDataModule,
+        options: SensitivityOptions,
+    ) -> "_Bench":
+        """Draws the batches."""
+        batches = _each(datamodule.val_dataloader(), lambda loader: _first(loader, options.limit))
+        return cls(trainer, model, datamodule, options, batches, _training(model, datamodule, options))
+
+    @property
+    def first(self) -> Any:
+        """The first batch of validation."""
+        return next(iter(_flat(self.batches)[0]))
+
+    def pairs(self) -> Iterator[tuple[ExampleInputs, Any]]:
+        """Inputs and targets of the training batches that scores are computed on."""
+        limit = self.options.limit
+        return ((batch["image"], batch["mask"]) for batch in self.training[:limit])
+
+    def about(self) -> dict[str, str | int | None]:
+        """What the numbers are of, beside network and criterion."""
+        return {
+            "metric": self.options.metric,
+            "data": _digest(batch for loader in _flat(self.batches) for batch in loader),
+            "limit": self.options.limit,
+            "recalibrate": self.options.recalibrate,
+            "training data": _digest(self.training) if self.training else None,
+            "precision": str(self.trainer.precision),
+        }
+
+    def evaluate(self, model: nn.Module) -> float:
+        """The metric of the module as it is now."""
+        if self.options.recalibrate:
+            device = self.trainer.strategy.root_device
+            self.model.to(device)
+            drawn = self.training[: self.options.recalibrate]
+            _recalibrate_(
+                self.model, (_image(self.trainer.strategy.batch_to_device(b, device)) for b in drawn)
+            )
+        self.trainer.validate(self.model, datamodule=self.datamodule, verbose=False)
+        return float(self.trainer.callback_metrics[self.options.metric])
+
+
+def _training(
+    model: L.LightningModule, datamodule: L.LightningDataModule, options: SensitivityOptions
+) -> list[Any]:
+    """The training batches that scores and recalibration need."""
+    scored = criteria.get(options.criterion).gradients
+    if scored and not isinstance(model, SemanticSegmentation):
+        raise PruningError(
+            f"criterion {options.criterion!r} needs a loss of output and target, which is known of "
+            f"SemanticSegmentation only and not of {type(model).__name__}: choose one of weights, such as "
+            "'l2', or call seg_pruning.pruning.sensitivity.sensitivity yourself"
+        )
+    if not scored and not options.recalibrate:
+        return []
+    datamodule.setup("fit")
+    count = max(options.limit or 0, options.recalibrate) if scored else options.recalibrate
+    everything = scored and options.limit is None
+    return list(islice(datamodule.train_dataloader(), None if everything else count))
+
+
+class _Held:
+    """Batches in memory. A plain list would be taken for a list of loaders."""
+
+    def __init__(self, batches: Sequence[Any]) -> None:
+        self.batches = batches
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+def _first(loader: Iterable[Any], limit: int | None) -> Iterable[Any]:
+    return loader if limit is None else _Held(list(islice(loader, limit)))
+
+
+def _each(loaders: Loaders, change: Callable[[Iterable[Any]], Iterable[Any]]) -> Loaders:
+    if isinstance(loaders, Mapping):
+        return {name: change(loader) for name, loader in loaders.items()}
+    return [change(loader) for loader in loaders] if isinstance(loaders, list | tuple) else change(loaders)
+
+
+def _flat(loaders: Loaders) -> list[Iterable[Any]]:
+    if isinstance(loaders, Mapping):
+        return list(loaders.values())
+    return list(loaders) if isinstance(loaders, list | tuple) else [loaders]
+
+
+@contextmanager
+def _serving(datamodule: L.LightningDataModule, batches: Loaders) -> Iterator[None]:
+    """Within, the data module gives these batches for validation; its other hooks go on working."""
+    vars(datamodule)["val_dataloader"] = lambda: batches
+    try:
+        yield
+    finally:
+        del vars(datamodule)["val_dataloader"]
+
+
+def _digest(batches: Iterable[Any]) -> str:
+    """A short name of the tensors of some batches."""
+    digest = hashlib.sha256()
+
+    def add(tensor: Tensor) -> Tensor:
+        digest.update(tensor_bytes(tensor))
+        return tensor
+
+    for batch in batches:
+        map_tensors(batch, add)
+    return digest.hexdigest()[:16]
+
+
+def _image(batch: Any) -> Tensor:
+    """What the module's forward takes of a batch: ``image`` of a mapping, the first entry of a sequence."""
+    found = batch["image"] if isinstance(batch, Mapping) and "image" in batch else batch
+    found = found[0] if isinstance(found, list | tuple) else found
+    if not isinstance(found, Tensor):
+        raise PruningError(
+            f"no image can be recognised in a batch of type {type(batch).__name__}, and recalibrate needs "
+            "one: let batches be mappings with an 'image' or start with it, or set recalibrate=0"
+        )
+    return found
+
+
+@torch.no_grad()
+def _recalibrate_(model: nn.Module, images: Iterable[Tensor]) -> None:
+    """Takes the statistics of BatchNorm anew, as the plain mean over the batches."""
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    before = [(norm, norm.momentum) for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # torch's word for a plain mean
+        norm.train()
+    for image in images:
+        model(image)
+    for norm, momentum in before:
+        norm.momentum = momentum
+        norm.eval()
