@@ -46,6 +46,7 @@ def sensitivity_figure(rows: Sequence[SensitivityRow], *, metric: str) -> "Figur
     """A heat map: a line for each group in the order of the network, a column for each ratio.
 
     The colours start at no drop: what gets better is as pale as what does not change, and the number tells.
+    They follow the square root of the drop, or a few groups that break the network would hide all others.
 
     Args:
         rows: what was measured.
@@ -56,7 +57,8 @@ def sensitivity_figure(rows: Sequence[SensitivityRow], *, metric: str) -> "Figur
     """
     if not rows:
         raise PruningError("there is nothing to draw: no group was measured")
-    from matplotlib.figure import Figure  # here: an extra
+    from matplotlib.colors import PowerNorm  # here: an extra
+    from matplotlib.figure import Figure
 
     groups = list(dict.fromkeys((row.group, row.size) for row in rows))
     ratios = sorted({row.ratio for row in rows})
@@ -65,17 +67,20 @@ def sensitivity_figure(rows: Sequence[SensitivityRow], *, metric: str) -> "Figur
     worst = max((drop for line in table for drop in line if math.isfinite(drop)), default=0.0)
     figure = Figure(figsize=(1.5 + 0.9 * len(ratios), 1.5 + 0.24 * len(groups)))
     axes = figure.subplots()
-    image = axes.imshow(table, cmap="YlOrRd", vmin=0, vmax=max(worst, 1e-9), aspect="auto")
+    scale = PowerNorm(0.5, vmin=0, vmax=max(worst, 1e-9), clip=True)
+    image = axes.imshow(table, cmap="YlOrRd", norm=scale, aspect="auto")
     axes.set_xticks(range(len(ratios)), [f"{ratio:.0%}".replace("%", " %") for ratio in ratios])
     axes.set_yticks(range(len(groups)), [f"{name} ({size})" for name, size in groups], fontsize=7)
     axes.set_xlabel("channels removed, of one group alone")
     axes.set_title(f"drop of {metric}", loc="left")
     for at, line in enumerate(table):
         for column, drop in enumerate(line):
-            dark = drop > 0.6 * worst
-            text = f"{drop:.3f}" if math.isfinite(drop) else "?"
-            axes.text(
-                column, at, text, ha="center", va="center", fontsize=6, color="white" if dark else "black"
-            )
-    figure.colorbar(image, ax=axes, shrink=min(1.0, 12 / len(groups)), label=f"drop of {metric}")
+            colour = "white" if scale(max(drop, 0)) > 0.65 else "black"
+            axes.text(column, at, _number(drop), ha="center", va="center", fontsize=6, color=colour)
+    figure.colorbar(image, ax=axes, shrink=min(1.0, 12 / len(groups)))
     return figure
+
+
+def _number(drop: float) -> str:
+    """Three digits, and no minus before a zero."""
+    return f"{round(drop, 3) + 0.0:.3f}" if math.isfinite(drop) else "?"

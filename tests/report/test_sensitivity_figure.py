@@ -9,7 +9,7 @@ import seg_pruning as sp
 from seg_pruning.pruning.sensitivity_record import SensitivityRow
 from seg_pruning.report.sensitivity_figure import save_figure, sensitivity_figure
 
-DROPS = {("stem", 0.25): 0.0, ("stem", 0.5): 0.5, ("inner", 0.25): -0.1, ("inner", 0.5): float("nan")}
+DROPS = {("stem", 0.25): 0.0, ("stem", 0.5): 0.5, ("inner", 0.25): -0.0001, ("inner", 0.5): float("nan")}
 ROWS = [SensitivityRow(group, 8, ratio, 4, 0, 0, 0.0, drop) for (group, ratio), drop in DROPS.items()]
 
 
@@ -17,8 +17,8 @@ def test_a_line_for_each_group_and_a_column_for_each_ratio() -> None:
     axes = sensitivity_figure(ROWS[::-1], metric="val/dice").axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["inner (8)", "stem (8)"]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["25 %", "50 %"]
-    assert [text.get_text() for text in axes.texts] == ["-0.100", "?", "0.000", "0.500"]
-    assert np.ma.filled(axes.images[0].get_array(), -9).tolist() == [[-0.1, -9], [0.0, 0.5]]
+    assert [text.get_text() for text in axes.texts] == ["0.000", "?", "0.000", "0.500"]
+    assert np.ma.filled(axes.images[0].get_array(), -9).tolist() == [[-0.0001, -9], [0.0, 0.5]]
     assert axes.images[0].get_clim() == (0, 0.5)
     assert "val/dice" in axes.get_title(loc="left")
 
