@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from seg_pruning.profiling.inference import evaluating
 from seg_pruning.profiling.latency import Progress
 from seg_pruning.pruning import criteria
-from seg_pruning.pruning.budgets import amounts
 from seg_pruning.pruning.criteria import Criterion
 from seg_pruning.pruning.score import Loss, Scores, score
 from seg_pruning.pruning.sensitivity_record import SensitivityRecord, SensitivityRow
@@ -232,10 +231,12 @@ def _row(meter: _Meter, at: int, ratio: float, whole: float, mode: Mode) -> Sens
     kept = width_kept(group, ratio)
     widths = np.array([each.size for each in meter.graph.prunable], dtype=np.float64)
     widths[at] = kept
-    cost = amounts(meter.graph, widths)
+    costs = meter.graph.costs
     metric = meter.metric(group, kept)
     drop = whole - metric if mode == "max" else metric - whole
-    return SensitivityRow(group.name, group.size, ratio, kept, cost.params, cost.macs, metric, drop)
+    return SensitivityRow(
+        group.name, group.size, ratio, kept, costs.params(widths), costs.macs(widths), metric, drop
+    )
 
 
 def _orders(graph: ChannelGraph, scores: Scores) -> dict[str, list[list[int]]]:
