@@ -1,8 +1,7 @@
 """A certified cut: planned, written, proved, or rolled back."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TypeAlias
 
 import torch
 from torch import nn
@@ -12,8 +11,9 @@ from typing_extensions import override
 
 from seg_pruning.surgery.apply import Journal, commit_
 from seg_pruning.surgery.certificate import (
-    ROUNDING,
     TOLERANCE,
+    Certificate,
+    Form,
     certify,
     difference,
     doubled,
@@ -28,8 +28,6 @@ from seg_pruning.surgery.passes import eval_mode, repeatable, tensors_of
 from seg_pruning.surgery.plan import Plan
 from seg_pruning.surgery.structure import Structure, remember_, structure_of
 from seg_pruning.surgery.untouched import untouched
-
-_Form: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -66,19 +64,19 @@ def operate_(
         expected = _expected(model, graph, cut, inputs, form)
         with Journal() as journal:
             commit_(journal, model, cut, optimizers=optimizers, max_error=0.0)
-            error, failure = _error_now(model, inputs, expected, form)
-            if not failure and error <= TOLERANCE:
-                _note_error(journal, model, error)
-                return Operation(cut, error)
+            found = _found_now(model, inputs, expected, form)
+            if found.passed:
+                _note_error(journal, model, found.max_error)
+                return Operation(cut, found.max_error)
             journal.roll_back()
-        if failure or error > ROUNDING:
+        if not found.doubtful:
             break
-    why = failure or f"relative error {error:.1e} > {TOLERANCE:.0e}"
+    why = found.failure or f"relative error {found.max_error:.1e} > {TOLERANCE:.0e}"
     raise PruningError(_refusal(model, graph, plan, inputs, why))
 
 
 def _expected(
-    model: nn.Module, graph: ChannelGraph, cut: Cut, inputs: Inputs, form: _Form
+    model: nn.Module, graph: ChannelGraph, cut: Cut, inputs: Inputs, form: Form
 ) -> list[torch.Tensor]:
     """What the masked original answers."""
     with untouched(model):
@@ -94,7 +92,7 @@ def _expected(
 class _Raised(Mapping[str, torch.Tensor]):
     """Tensors in a finer form, one by one as they are asked for: never two copies of all."""
 
-    def __init__(self, tensors: Mapping[str, torch.Tensor], form: _Form) -> None:
+    def __init__(self, tensors: Mapping[str, torch.Tensor], form: Form) -> None:
         self._tensors = tensors
         self._form = form
 
@@ -111,17 +109,15 @@ class _Raised(Mapping[str, torch.Tensor]):
         return len(self._tensors)
 
 
-def _error_now(
-    model: nn.Module, inputs: Inputs, expected: list[torch.Tensor], form: _Form
-) -> tuple[float, str]:
+def _found_now(model: nn.Module, inputs: Inputs, expected: list[torch.Tensor], form: Form) -> Certificate:
     values = {name: form(tensor) for name, tensor in tensors_of(model).items()}
     small = inputs.map(form)
     try:
         with untouched(model), eval_mode(model), repeatable():
             got = flatten_tensors(functional_call(model, values, small.args, dict(small.kwargs)))
     except Exception as error:
-        return float("inf"), f"{type(error).__name__}: {error}"
-    return difference(expected, got), ""
+        return Certificate(float("inf"), f"{type(error).__name__}: {error}")
+    return Certificate(difference(expected, got))
 
 
 def _note_error(journal: Journal, model: nn.Module, error: float) -> None:
@@ -151,8 +147,7 @@ def _blame(
 ) -> tuple[str, ...]:
     """The groups whose part of the plan breaks the network by itself."""
     part = Plan({n: plan.kept[n] for n in names}, {n: plan.sizes[n] for n in names})
-    with untouched(model):
-        certificate = certify(model, graph, plan_cut(graph, part), inputs)
+    certificate = certify(model, graph, plan_cut(graph, part), inputs)
     if certificate.passed or not names:
         return ()
     if len(names) == 1:

@@ -45,7 +45,7 @@ def test_a_proof_that_breaks_leaves_the_network_as_it_was(error, monkeypatch):
     def broken(*_):
         raise error
 
-    monkeypatch.setattr(operation, "_error_now", broken)
+    monkeypatch.setattr(operation, "_found_now", broken)
     with pytest.raises(type(error)):
         operate_(model, graph, uneven_plan(graph, 1), inputs, optimizers=(optimizer,))
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
