@@ -17,7 +17,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from typing_extensions import override
 
 from seg_pruning.surgery.apply import resized
-from seg_pruning.surgery.cut import Cut, put, take
+from seg_pruning.surgery.cut import Cut, put, take, unrepeated
 from seg_pruning.surgery.entries import Site
 from seg_pruning.surgery.graph import ChannelGraph
 from seg_pruning.surgery.inputs import Inputs, flatten_tensors, map_tensors
@@ -149,14 +149,14 @@ def masked_output(
 
 def _zeroed(tensor: Tensor, mask: Tensor) -> Tensor:
     """`tensor` with zeros where `mask` is False, laid out alike: strides decide which kernels torch takes."""
-    return tensor.clone().masked_fill_(~mask.to(tensor.device), 0)
+    return tensor.clone().masked_fill_(~unrepeated(mask).to(tensor.device), 0)
 
 
 def _mask(labels: LabelSet, keep: Keep, shape: Sequence[int]) -> Tensor:
-    mask = np.ones(tuple(shape), dtype=bool)
+    mask = np.ones((1,) * len(shape), dtype=bool)
     for array in labels:
-        mask &= keep[array]
-    return torch.from_numpy(mask)
+        mask = mask & keep[array]
+    return torch.from_numpy(mask).expand(tuple(shape))
 
 
 class _MaskedSites(Replay):  # type: ignore[no-untyped-call]

@@ -26,7 +26,8 @@ class Cut:
 
     Attributes:
         plan: what was decided.
-        masks: for each tensor that changes, a bool tensor of its dense shape: True stays.
+        masks: for each tensor that changes, a bool tensor of its dense shape: True stays. It is a view that
+            holds each dim along which nothing leaves once, so that it is not to be written into.
         sizes: the new value of each attribute that changes.
         dropped: modules that go as a whole.
         scales: factors of some parameters, broadcastable to their dense shape: where fused attention takes
@@ -72,31 +73,46 @@ def take(tensor: Tensor, mask: Tensor) -> Tensor:
 
 def _rectangle(tensor: Tensor, mask: Tensor) -> Tensor:
     # Dim by dim: indexing by a mask would make 8 bytes for each dim of each element.
-    kept = tensor
-    for dim in range(mask.ndim):
-        line = mask.movedim(dim, 0).reshape(mask.shape[dim], -1).any(1)
+    kept, once = tensor, unrepeated(mask)
+    for dim in (d for d, size in enumerate(once.shape) if size > 1):
+        line = once.movedim(dim, 0).reshape(once.shape[dim], -1).any(1)
         if not bool(line.all()):
             kept = kept.index_select(dim, line.nonzero().squeeze(1).to(tensor.device))
     return kept.clone() if kept is tensor else kept
 
 
 def _lines(tensor: Tensor, mask: Tensor, shape: tuple[int, ...], ragged: tuple[int, ...]) -> Tensor:
-    order, back = _last(mask.ndim, ragged)  # the elements of each line have to stand side by side
-    kept = tensor.permute(order)[mask.to(tensor.device).permute(order)]
+    order, index = _order(mask, ragged)  # the elements of each line have to stand side by side
+    back = [order.index(d) for d in range(mask.ndim)]
+    kept = tensor.permute(order)[(..., index.to(tensor.device))]
     return kept.reshape([shape[d] for d in order]).permute(back).contiguous()
 
 
 def put(full: Tensor, mask: Tensor, kept: Tensor) -> Tensor:
     """`full` with `kept`, as `take` gives it, written back where `mask` keeps it."""
-    order, _ = _last(mask.ndim, _kept(mask)[1])
-    full.permute(order)[mask.to(full.device).permute(order)] = kept.permute(order).reshape(-1)
+    order, index = _order(mask, _kept(mask)[1])
+    whole = [full.shape[d] for d in order[: mask.ndim - index.ndim]]
+    full.permute(order)[(..., index.to(full.device))] = kept.permute(order).reshape(*whole, -1)
     return full
 
 
-def _last(ndim: int, dims: Sequence[int]) -> tuple[list[int], list[int]]:
-    """The order of dims in which `dims` come last, and the order that undoes it."""
-    order = [d for d in range(ndim) if d not in dims] + list(dims)
-    return order, [order.index(d) for d in range(ndim)]
+def _order(mask: Tensor, ragged: Sequence[int]) -> tuple[list[int], Tensor]:
+    """The order of dims with those that stay whole first and `ragged` last, and the mask of the others."""
+    once = unrepeated(mask)
+    whole = [d for d, size in enumerate(once.shape) if size == 1]
+    rest = [d for d in range(mask.ndim) if d not in whole and d not in ragged]
+    order = [*whole, *rest, *ragged]
+    return order, once.permute(order).reshape([once.shape[d] for d in order[len(whole) :]])
+
+
+def unrepeated(mask: Tensor) -> Tensor:
+    """`mask` with size 1 where it only repeats itself, as a view that was expanded does.
+
+    Example:
+        >>> unrepeated(torch.tensor([[True], [False]]).expand(2, 5)).shape
+        torch.Size([2, 1])
+    """
+    return mask[tuple(slice(0, 1) if stride == 0 else slice(None) for stride in mask.stride())]
 
 
 def kept_shape(mask: Tensor) -> tuple[int, ...]:
@@ -109,12 +125,15 @@ def kept_shape(mask: Tensor) -> tuple[int, ...]:
 
 
 def _kept(mask: Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    found = kept_extents(mask.numpy())
+    once = unrepeated(mask)
+    found = kept_extents(once.numpy())
     if found is None:
         raise PruningError(
             f"the cut would leave a ragged tensor: {int(mask.sum())} elements of shape {tuple(mask.shape)}"
         )
-    return found
+    lengths, ragged = found
+    sizes = zip(lengths, once.shape, mask.shape, strict=True)
+    return tuple(length * size if own == 1 else length for length, own, size in sizes), ragged
 
 
 def plan_cut(graph: "ChannelGraph", plan: Plan) -> Cut:
@@ -126,9 +145,8 @@ def plan_cut(graph: "ChannelGraph", plan: Plan) -> Cut:
     """
     keep = graph.keep(plan)
     _check_dropped(graph, plan.dropped)
-    masks = {name: mask for name, mask in _masks(graph.trace, keep).items() if not bool(mask.all())}
     sizes = solve(graph.trace.fits, graph.trace.sizes, keep)
-    return Cut(plan, masks, sizes, plan.dropped, _scales(graph.trace, keep))
+    return Cut(plan, _masks(graph.trace, keep), sizes, plan.dropped, _scales(graph.trace, keep))
 
 
 def _check_dropped(graph: "ChannelGraph", paths: tuple[str, ...]) -> None:
@@ -149,9 +167,8 @@ def _masks(trace: Trace, keep: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> di
     for mint in trace.mints:
         part = torch.from_numpy(keep[mint.labels])
         if not bool(part.all()):
-            whole = masks.get(mint.tensor, torch.ones(trace.shapes[mint.tensor], dtype=torch.bool))
-            masks[mint.tensor] = whole & part
-    return masks
+            masks[mint.tensor] = masks[mint.tensor] & part if mint.tensor in masks else part
+    return {name: mask.expand(trace.shapes[name]) for name, mask in masks.items()}
 
 
 def _scales(trace: Trace, keep: npt.NDArray[np.bool_]) -> dict[str, Tensor]:

@@ -63,6 +63,25 @@ def test_lines_keep_different_indices(turned, leaving):
     assert torch.equal(put(torch.zeros_like(a), m, take(a, m)), a * m)
 
 
+@pytest.mark.parametrize("repeated", [1, 2, 3])
+@pytest.mark.parametrize("order", list(itertools.permutations(range(4)))[::5], ids=str)
+def test_a_mask_that_repeats_itself_says_the_same_as_one_written_out(order, repeated):
+    """Each line of the third dim keeps its own of the fourth; nothing leaves the dims that repeat."""
+    found = torch.tensor([[1, 0, 1, 1], [0, 1, 1, 1], [1, 1, 1, 0]], dtype=torch.bool)
+    once = {1: found.expand(5, 1, 3, 4), 2: found.expand(1, 1, 3, 4), 3: found[:1].expand(1, 1, 1, 4)}[
+        repeated
+    ]
+    view = once.clone().expand(5, 2, 3, 4).permute(order)
+    written = view.contiguous().clone()
+    assert view.stride().count(0) == repeated
+    assert written.stride().count(0) == 0
+    tensor = torch.arange(120).reshape(5, 2, 3, 4).permute(order)
+    assert kept_shape(view) == kept_shape(written)
+    assert torch.equal(take(tensor, view), take(tensor, written))
+    zeros = torch.zeros(5, 2, 3, 4, dtype=tensor.dtype).permute(order)
+    assert torch.equal(put(zeros, view, take(tensor, view)), tensor * written)
+
+
 @pytest.mark.parametrize("rows", [[[1, 1], [1, 0]], [[1, 1, 1], [1, 0, 0], [0, 1, 0]]])
 def test_a_ragged_cut_is_refused(rows):
     mask = torch.tensor(rows, dtype=torch.bool)
