@@ -1,13 +1,14 @@
 """Whatever the rules believe, each group is tried before it is offered."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 from torch import Tensor, nn
 
 from seg_pruning.surgery.certificate import certify
-from seg_pruning.surgery.cut import plan_cut
+from seg_pruning.surgery.cut import Cut, plan_cut
 from seg_pruning.surgery.errors import PruningError
 from seg_pruning.surgery.graph import ChannelGraph, ChannelGroup
 from seg_pruning.surgery.grouping import NO_GROUP, Policy
@@ -101,26 +102,43 @@ class _Trial:
     def failures(
         self, graph: ChannelGraph, groups: Sequence[ChannelGroup], *, seed: int = _SEED
     ) -> dict[str, str]:
-        """The groups that cannot be cut, with the reason: all at once, halving on failure."""
-        if not groups or not (error := self._error(graph, groups, seed)):
-            return {}
-        if len(groups) == 1:
-            return {groups[0].name: error}
-        middle = len(groups) // 2
-        found = self.failures(graph, groups[:middle], seed=seed) | self.failures(
-            graph, groups[middle:], seed=seed
-        )
-        return found or {group.name: f"breaks together with other groups: {error}" for group in groups}
+        """The groups that cannot be cut, with the reason."""
 
-    def _error(self, graph: ChannelGraph, groups: Sequence[ChannelGroup], seed: int) -> str:
-        try:
-            cut = plan_cut(graph, random_plan(graph, groups, seed=seed))
-        except PruningError as error:
-            return str(error)
+        @cache  # by names
+        def planned(*names: str) -> Cut | str:
+            plan = random_plan(graph, [graph[name] for name in names], seed=seed)
+            try:
+                return plan_cut(graph, plan)
+            except PruningError as error:
+                return str(error)
+
+        def unplanned(*names: str) -> str:
+            cut = planned(*names)
+            return cut if isinstance(cut, str) else ""
+
+        def wrong(*names: str) -> str:
+            cut = planned(*names)
+            return cut if isinstance(cut, str) else self._wrong(graph, cut)
+
+        names = [group.name for group in groups]
+        return _guilty(names, unplanned) or _guilty(names, wrong)  # the first needs no forward pass
+
+    def _wrong(self, graph: ChannelGraph, cut: Cut) -> str:
         certificate = certify(self.model, graph, cut, self.inputs, self.values)
         if certificate.passed:
             return ""
         return certificate.failure or f"a trial cut changed the output by {certificate.max_error:.1e}"
+
+
+def _guilty(names: Sequence[str], error_of: Callable[..., str]) -> dict[str, str]:
+    """The names of groups with an error, and the error: all at once, halving on failure."""
+    if not names or not (error := error_of(*names)):
+        return {}
+    if len(names) == 1:
+        return {names[0]: error}
+    middle = len(names) // 2
+    found = _guilty(names[:middle], error_of) | _guilty(names[middle:], error_of)
+    return found or dict.fromkeys(names, f"breaks together with other groups: {error}")
 
 
 def _stricter(graph: ChannelGraph, failed: dict[str, str]) -> Policy:
