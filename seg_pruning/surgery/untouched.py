@@ -5,7 +5,7 @@ must leave none of that behind.
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
@@ -23,7 +23,7 @@ def untouched(model: nn.Module) -> Iterator[None]:
     values of buffers. What hangs deeper in an attribute, and the values of parameters, are not looked at.
     """
     modes = [(module, module.training) for module in model.modules()]
-    contents = [(container, copy.copy(container)) for container in _containers(model)]
+    contents = _contents(model)
     buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
     try:
         yield
@@ -43,7 +43,7 @@ def unless_it_fails(model: nn.Module) -> Iterator[None]:
     Put back are attributes, the modules and tensors that each module holds, their values and gradients. It
     holds a copy of all values meanwhile.
     """
-    contents = [(container, copy.copy(container)) for container in _containers(model)]
+    contents = _contents(model)
     values = [(t, t.data, t.detach().clone(), t.grad) for t in (*model.parameters(), *model.buffers())]
     try:
         yield
@@ -56,6 +56,11 @@ def unless_it_fails(model: nn.Module) -> Iterator[None]:
             tensor.grad = grad
             _rewrite_(data, value)
         raise
+
+
+def _contents(model: nn.Module) -> list[tuple[_Container, Collection[Any]]]:
+    # Most are empty, in thousands of modules: copies of these would wake the garbage collector.
+    return [(container, copy.copy(container) if container else ()) for container in _containers(model)]
 
 
 def _containers(model: nn.Module) -> Iterator[_Container]:
