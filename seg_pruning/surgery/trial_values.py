@@ -44,15 +44,16 @@ def trial_values(model: nn.Module, inputs: Inputs, ops: Sequence[str]) -> dict[s
 
 
 def _disturbed(tensor: Tensor, generator: torch.Generator) -> Tensor:
-    if not tensor.is_floating_point() or tensor.ndim == 0:
+    if not tensor.is_floating_point() or tensor.ndim == 0 or tensor.numel() == 0:
         return tensor
     known = torch.nan_to_num(tensor.float(), nan=0.0, posinf=0.0, neginf=0.0)  # one NaN would hide all else
     noise = torch.randn(tensor.shape, generator=generator).to(tensor.device)
-    size = known.square().mean().sqrt()
-    scale = 0.2 * size if size > 0 else 0.3 / max(1, known[0].numel()) ** 0.5
-    value = known + scale * noise
+    size = torch.linalg.vector_norm(known) / known.numel() ** 0.5
+    scale = 0.2 * size if size > 0 else 0.3 / known[0].numel() ** 0.5
+    positive = bool(known.min() >= 0) and bool(size > 0)
+    value = noise.mul_(scale).add_(known)
     # Laid out as the original: strides decide which kernels torch chooses.
-    return tensor.clone().copy_(value.abs() if bool((known >= 0).all()) and size > 0 else value)
+    return torch.empty_like(tensor).copy_(value.abs_() if positive else value)
 
 
 class _Calibration(Replay):  # type: ignore[no-untyped-call]
