@@ -1,7 +1,36 @@
 """Which channel matters least: one idea per file.
 
-To add one: subclass `Criterion` in a file of its own with its paper at the top, set `gradients`, answer a
-call, and name it in `CRITERIA`, by which `prune_` and the command line know it.
+A criterion of your own is one class with one method. Scores from weights or gradients answer a call, scores
+from what layers put out answer `measure`:
+
+    class MeanSquare(OutputCriterion):
+        gradients = False
+
+        def measure(self, output, gradient):  # (N, C, positions) -> (N, C)
+            return output.square().mean(-1)
+
+    class PerWeight(Criterion):
+        gradients = False
+
+        def __call__(self, group, weights, gradients):  # -> (group.size,), low leaves first
+            return self.total(group, lambda name: weights[name].abs()) / len(self.counted(group))
+
+Its instance goes wherever a name goes: `score(graph, model, MeanSquare(), data=images)`; from a configuration
+by `class_path: my_project.criteria.MeanSquare`. To add one here: a file of its own with its paper at the top,
+and a name in `CRITERIA`, by which `prune_` and the command line know it.
+
+Example:
+    >>> import torch
+    >>> from seg_pruning.pruning.score import score
+    >>> from seg_pruning.surgery.trial import trace
+    >>> class MeanSquare(OutputCriterion):
+    ...     def measure(self, output, gradient):
+    ...         return output.square().mean(-1)
+    >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Conv2d(4, 1, 1))
+    >>> graph = trace(net, torch.randn(1, 3, 8, 8))
+    >>> scores = score(graph, net, MeanSquare(), data=[torch.randn(2, 3, 8, 8)])
+    >>> {name: tuple(found.shape) for name, found in scores.items()}
+    {'0': (4,)}
 """
 
 from __future__ import annotations
@@ -9,16 +38,53 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from seg_pruning.pruning.criteria.base import Criterion, Members
+from seg_pruning.pruning.criteria.activation import Activation
+from seg_pruning.pruning.criteria.base import Criterion, Members, Needs, OutputGradient
+from seg_pruning.pruning.criteria.bn_scale import BNScale
+from seg_pruning.pruning.criteria.elementwise import Elementwise
+from seg_pruning.pruning.criteria.fpgm import FPGM
+from seg_pruning.pruning.criteria.hessian import Hessian
+from seg_pruning.pruning.criteria.lamp import LAMP
 from seg_pruning.pruning.criteria.magnitude import L1, L2
+from seg_pruning.pruning.criteria.members import Reduce
+from seg_pruning.pruning.criteria.outputs import OutputCriterion
 from seg_pruning.pruning.criteria.random import Random
 from seg_pruning.pruning.criteria.taylor import Taylor
 from seg_pruning.pruning.names import choose
 
-__all__ = ("CRITERIA", "L1", "L2", "Criterion", "Members", "Random", "Taylor", "get")
+__all__ = (
+    "CRITERIA",
+    "FPGM",
+    "L1",
+    "L2",
+    "LAMP",
+    "Activation",
+    "BNScale",
+    "Criterion",
+    "Elementwise",
+    "Hessian",
+    "Members",
+    "Needs",
+    "OutputCriterion",
+    "OutputGradient",
+    "Random",
+    "Reduce",
+    "Taylor",
+    "get",
+)
 
 CRITERIA: Mapping[str, Callable[[], Criterion]] = MappingProxyType(
-    {"random": Random, "l1": L1, "l2": L2, "taylor": Taylor}
+    {
+        "random": Random,
+        "l1": L1,
+        "l2": L2,
+        "taylor": Taylor,
+        "bn_scale": BNScale,
+        "fpgm": FPGM,
+        "lamp": LAMP,
+        "hessian": Hessian,
+        "activation": Activation,
+    }
 )
 
 

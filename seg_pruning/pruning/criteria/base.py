@@ -3,18 +3,41 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
 
+from seg_pruning.pruning.criteria.members import Reduce, by_tensor, holds, once, reduced
 from seg_pruning.surgery.errors import PruningError
 
 if TYPE_CHECKING:
     from seg_pruning.surgery.graph import ChannelGroup, Member
 
 Members: TypeAlias = Literal["all", "out"]
+Needs: TypeAlias = Literal["weights", "gradients", "pass"]
+Reads: TypeAlias = Literal["weights", "outputs"]
+Source: TypeAlias = Literal["loss", "random"]
+
+
+@dataclass(frozen=True)
+class OutputGradient:
+    """What is propagated back from the output of the network.
+
+    Attributes:
+        source: "loss" for the gradient of the loss; "random" for a standard normal one, drawn for each
+            sample, which needs neither labels nor a loss.
+        normalise: Whether each sample's gradient is scaled to unit L2 norm over all its elements first.
+        seed: Of the random gradient, which depends on it and on the number of the sample alone.
+        per_sample: Whether each sample is propagated alone: an observation is then a sample, not a batch.
+    """
+
+    source: Source = "loss"
+    normalise: bool = False
+    seed: int = 0
+    per_sample: bool = False
 
 
 class Criterion(ABC):
@@ -26,15 +49,37 @@ class Criterion(ABC):
     Args:
         members: Which parameter elements of a channel count: "all" that leave with it, the weights that read
             it included, or only those "out" of which it comes: filters, biases, norms. Buffers never count.
+        reduce: What is made of the parts of one channel that several tensors (or, for criteria of outputs,
+            layers) hold: their "sum", "mean" or "max" (the part of largest magnitude).
     """
 
-    gradients: ClassVar[bool]
+    gradients: ClassVar[bool] = False
     """Whether gradients are needed; without them a call gets an empty mapping."""
 
-    def __init__(self, *, members: Members = "all") -> None:
-        if members not in get_args(Members):
-            raise PruningError(f"expected members to be 'all' or 'out', but got {members!r}")
+    reads: Reads = "weights"
+    """What is scored: parameters, by a call; or outputs of layers, see `OutputCriterion`."""
+
+    output_gradient: OutputGradient = OutputGradient()
+    """What a pass propagates; anything but the plain gradient of the loss makes a pass necessary."""
+
+    def __init__(self, *, members: Members = "all", reduce: Reduce = "sum") -> None:
+        check_choice(self, "members", members, get_args(Members))
+        check_choice(self, "reduce", reduce, get_args(Reduce))
         self.members = members
+        self.reduce: Reduce = reduce
+
+    @property
+    def needs(self) -> Needs:
+        """Where scores come from.
+
+        "weights": from the parameters alone. "gradients": also from the gradients of the loss, those of
+        normal training steps as well as those of a pass. "pass": only from a pass over data of its own.
+        """
+        if self.reads == "outputs":
+            return "pass"
+        if not self.gradients:
+            return "weights"
+        return "gradients" if self.output_gradient == OutputGradient() else "pass"
 
     @abstractmethod
     def __call__(
@@ -53,7 +98,9 @@ class Criterion(ABC):
         return [m for m in group.members if m.parameter and (self.members == "all" or m.side != "in")]
 
     def total(self, group: ChannelGroup, values: Callable[[str], Tensor | None]) -> Tensor:
-        """Sum over all elements of each channel, each element once.
+        """What the elements of each channel come to: summed in each tensor, then reduced over tensors.
+
+        Each element counts once, also where two tensors' dims meet in it.
 
         Args:
             group: The channels.
@@ -62,37 +109,32 @@ class Criterion(ABC):
         Returns:
             float32 of shape `(group.size,)`; sums run in float32 at least.
         """
-        parts = []
-        for tensor, members in _by_tensor(self.counted(group)).items():
+        parts, held = [], []
+        for tensor, members in by_tensor(self.counted(group)).items():
             found = values(tensor)
             if found is not None:
                 found = found.detach().to(torch.promote_types(found.dtype, torch.float32))
-                parts += [member.sum(value, group.size) for member, value in _once(members, found)]
-        return torch.stack(parts).sum(0).float() if parts else torch.zeros(group.size)
+                parts.append(
+                    torch.stack([m.sum(value, group.size) for m, value in once(members, found)]).sum(0)
+                )
+            held.append(torch.stack([holds(member, group.size) for member in members]).any(0))
+        if not parts:
+            return torch.zeros(group.size)
+        return reduced(parts, held, reduce=self.reduce).float()
 
 
-def _by_tensor(members: list[Member]) -> dict[str, list[Member]]:
-    """The members of each tensor, in order."""
-    found: dict[str, list[Member]] = {}
-    for member in members:
-        found.setdefault(member.tensor, []).append(member)
-    return found
+def check_choice(criterion: Criterion, argument: str, value: object, legal: tuple[object, ...]) -> None:
+    """Raises where an argument of a criterion is none of the legal ones."""
+    if value not in legal:
+        raise PruningError(
+            f"expected {argument} of {type(criterion).__name__} to be one of {legal}, but got {value!r}"
+        )
 
 
-def _once(members: list[Member], values: Tensor) -> Iterator[tuple[Member, Tensor]]:
-    """Each member of one tensor with its values, zero where an earlier one gave them to the same channel.
-
-    In a convolution inside a residual stream row i and column i leave together, and meet in an element.
-    """
-    for position, member in enumerate(members):
-        mine, fresh = _units(member, values), values
-        for earlier in members[:position]:
-            fresh = fresh.masked_fill(mine == _units(earlier, values), 0)
-        yield member, fresh
-
-
-def _units(member: Member, values: Tensor) -> Tensor:
-    """The channel of each element, broadcastable to `values`; -1 where it has none in the group."""
-    order = sorted(range(len(member.dims)), key=member.dims.__getitem__)
-    shape = [size if dim in member.dims else 1 for dim, size in enumerate(values.shape)]
-    return member.units.permute(order).reshape(shape).to(values.device)
+def check_reads_weights(criterion: Criterion) -> None:
+    """Raises where weights are not what a criterion scores."""
+    if criterion.reads != "weights":
+        raise PruningError(
+            f"{type(criterion).__name__} scores what layers put out, which needs a pass over data: "
+            "call `score` with `data`"
+        )

@@ -7,42 +7,34 @@ over the filters, biases and norms that make it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
-
 from torch import Tensor
 
-from seg_pruning.pruning.criteria.base import Criterion
-
-if TYPE_CHECKING:
-    from seg_pruning.surgery.graph import ChannelGroup
+from seg_pruning.pruning.criteria.elementwise import Elementwise
 
 
-class L1(Criterion):
+class L1(Elementwise):
     """Sum of absolute weights: sum over the channel's weights of |w|.
 
     Cost: one pass over the weights; no data.
     """
 
-    gradients = False
-
-    def __call__(
-        self, group: ChannelGroup, weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor]
-    ) -> Tensor:
-        """L1 norm of each channel."""
-        return self.total(group, lambda name: weights[name].abs())
+    def element(self, weight: Tensor, gradient: Tensor | None) -> Tensor:
+        """|w|."""
+        return weight.abs()
 
 
-class L2(Criterion):
+class L2(Elementwise):
     """Euclidean norm: square root of the sum over the channel's weights of w^2.
+
+    With `reduce="mean"` or `"max"` the sums of squares of the tensors are reduced, then the root is taken.
 
     Cost: one pass over the weights; no data.
     """
 
-    gradients = False
+    def element(self, weight: Tensor, gradient: Tensor | None) -> Tensor:
+        """The square."""
+        return weight.square()
 
-    def __call__(
-        self, group: ChannelGroup, weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor]
-    ) -> Tensor:
-        """L2 norm of each channel."""
-        return self.total(group, lambda name: weights[name].float().square()).sqrt()
+    def finish(self, total: Tensor) -> Tensor:
+        """The root."""
+        return total.sqrt()

@@ -1,12 +1,18 @@
+from typing import Any
+from zlib import crc32
+
 import pytest
 import torch
 from torch import Tensor
 from torch.func import functional_call
 
 from seg_pruning.pruning.criteria import Taylor
+from seg_pruning.pruning.score import score
 from seg_pruning.surgery.errors import PruningError
 from seg_pruning.surgery.graph import ChannelGroup
+from seg_pruning.surgery.trial import trace
 from tests.pruning.groups import MIDDLE, STREAM, Net, channel_masks
+from tests.pruning.tapped import Residual, images, made
 
 
 def loss_when_scaled(net: Net, image: Tensor, masks: dict[str, Tensor], alpha: float) -> float:
@@ -60,8 +66,78 @@ def test_a_missing_gradient_is_zero() -> None:
     assert Taylor()(MIDDLE, weights, {}).tolist() == [0.0, 0.0]
 
 
-@pytest.mark.parametrize("wrong", [{"of": "activation"}, {"form": "signed"}])
+@pytest.mark.parametrize(
+    "wrong", [{"of": "activations"}, {"form": "signed"}, {"gradient": "noise"}, {"reduce": "median"}]
+)
 def test_what_there_is_not_is_refused_with_the_legal_set(wrong: dict[str, str]) -> None:
     value = next(iter(wrong.values()))
     with pytest.raises(PruningError, match=rf"one of \(.*\), but got '{value}'"):
         Taylor(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"of": "weight", "form": "signed"}, r"form of Taylor to be one of \('abs', 'squared'\)"),
+        ({"of": "activation", "members": "out"}, "members='out' chooses among weights"),
+        ({"of": "activation", "form": "cubed"}, r"\('signed', 'abs', 'squared'\), but got 'cubed'"),
+    ],
+)
+def test_illegal_combinations_are_refused(arguments: dict[str, str], message: str) -> None:
+    with pytest.raises(PruningError, match=message):
+        Taylor(**arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "needs"),
+    [
+        ({}, "gradients"),
+        ({"form": "abs", "members": "out"}, "gradients"),
+        ({"normalise": True}, "pass"),
+        ({"gradient": "random"}, "pass"),
+        ({"of": "activation"}, "pass"),
+    ],
+)
+def test_says_where_its_scores_come_from(arguments: dict[str, Any], needs: str) -> None:
+    assert Taylor(**arguments).needs == needs
+    assert Taylor.gradients
+
+
+def test_outputs_are_no_matter_of_weights() -> None:
+    with pytest.raises(PruningError, match="call `score` with `data`"):
+        Taylor(of="activation")(MIDDLE, {}, {})
+
+
+@pytest.mark.parametrize("form", ["squared", "abs"])
+@pytest.mark.parametrize("gradient", ["loss", "random"])
+def test_normalised_weight_form_is_the_slope_of_the_output_along_the_unit_gradient(
+    form: Any, gradient: Any
+) -> None:
+    """Sum over samples of g_n . d output_n / d alpha, by central differences; g_n of unit norm."""
+    net = made(Residual).double()
+    graph, [image] = trace(net, images(1)[0].double()), images(3)
+    image = image.double()
+    criterion = Taylor(form=form, gradient=gradient, normalise=True, seed=7)
+    with torch.no_grad():
+        output = net(image)
+    if gradient == "loss":
+        raw = 2 * output  # of the sum of squares
+    else:
+        seeds = [crc32(f"7/{n}".encode()) for n in range(3)]
+        noise = [torch.randn(2, 8, 8, generator=torch.Generator().manual_seed(s)) for s in seeds]
+        raw = torch.stack(noise).double()
+    unit = raw / raw.flatten(1).norm(dim=1)[:, None, None, None]
+
+    def along(channel: int, alpha: float) -> float:
+        scaled = {name: weight.detach().clone() for name, weight in net.named_parameters()}
+        for name in ("inner.weight", "inner.bias"):
+            scaled[name][channel] *= alpha
+        scaled["outer.weight"][:, channel] *= alpha
+        return float((functional_call(net, scaled, (image,)) * unit).sum())
+
+    slopes = torch.tensor([(along(c, 1 + 1e-6) - along(c, 1 - 1e-6)) / 2e-6 for c in range(7)])
+    data = [(image, torch.zeros(3))]
+    found = score(graph, net, criterion, data=data, loss=lambda output, _: output.square().sum())["inner"]
+    torch.testing.assert_close(
+        found, slopes.square() if form == "squared" else slopes.abs(), rtol=1e-3, atol=1e-6
+    )
