@@ -21,7 +21,7 @@ from seg_pruning.pruning.criteria import Criterion
 from seg_pruning.pruning.sensitivity import RATIOS, Mode, check_ratios, sensitivity, tensor_bytes
 from seg_pruning.pruning.sensitivity_record import SensitivityRecord, SensitivityRow
 from seg_pruning.surgery.errors import PruningError
-from seg_pruning.surgery.inputs import ExampleInputs, map_tensors
+from seg_pruning.surgery.inputs import ExampleInputs, Inputs, map_tensors
 from seg_pruning.surgery.trial import trace
 from seg_pruning.tasks import SemanticSegmentation
 
@@ -87,7 +87,7 @@ def measure_sensitivity(
     _check_one_device(trainer)
     _load_(trainer, model, datamodule, options, ckpt_path=ckpt_path, weights_only=weights_only)
     bench = _Bench.of(trainer, model, datamodule, options)
-    graph = trace(model, example_of(model) or example_like(image_shape(bench.first)))
+    graph = trace(model, bench.inputs())
     with _serving(datamodule, bench.batches), progress_bar("sensitivity") as progress:
         rows = sensitivity(
             graph,
@@ -161,6 +161,13 @@ class _Bench:
     def first(self) -> Any:
         """The first batch of validation."""
         return next(iter(_flat(self.batches)[0]))
+
+    def inputs(self) -> Inputs:
+        """What the module says that it is called with, or noise of the shape of an image, in its dtype."""
+        given = example_of(self.model)
+        dtype = self.model.dtype
+        assert not isinstance(dtype, str)
+        return example_like(image_shape(self.first)).to(dtype=dtype) if given is None else given
 
     def pairs(self) -> Iterator[tuple[ExampleInputs, Any]]:
         """Inputs and targets of the training batches that scores are computed on."""

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import seg_pruning as sp
+from seg_pruning.pruning import Budget, amounts, select
 from seg_pruning.pruning.sensitivity import sensitivity
 from seg_pruning.pruning.sensitivity_record import (
     SensitivityRecord,
@@ -174,6 +175,20 @@ def test_floors_are_read_from_a_file(tmp_path: Path) -> None:
     assert tolerated_floors(tmp_path / "s.csv", max_drop=0.01) == tolerated_floors(rows, max_drop=0.01)
     with pytest.raises(sp.PruningError, match="there is no file"):
         tolerated_floors(tmp_path / "none.csv", max_drop=0.01)
+
+
+def test_floors_are_limits_of_a_selection() -> None:
+    """Scores would take all of `stem` first; its floor does not let them."""
+    net = new_net()
+    graph = sp.trace(net, Residual.example())
+    scores = {"stem": torch.zeros(10), "inner": torch.ones(7)}
+    rows = [row("stem", 6, 0.0), row("stem", 4, 0.2), row("inner", 8, 0.0)]
+    floors = tolerated_floors(rows, max_drop=0.1)
+    assert floors == {"stem": 0.75, "inner": 1.0}
+    least = select(graph, scores, Budget(channels=15 / 17).limit(amounts(graph)), sp.Selection(floor=floors))
+    assert {name: len(kept) for name, kept in least.kept.items()} == {"stem": 8}
+    with pytest.raises(sp.PruningError, match="cannot be reached"):
+        select(graph, scores, Budget(channels=0.5).limit(amounts(graph)), sp.Selection(floor=floors))
 
 
 @pytest.mark.parametrize("max_drop", [-0.1, float("nan"), float("inf")])

@@ -19,8 +19,8 @@ from tests.tasks.tiny import TinyData, TinyNet
 QUIET = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
 
 
-def trainer() -> L.Trainer:
-    return L.Trainer(**QUIET, enable_checkpointing=False)  # type: ignore[arg-type]
+def trainer(**options: object) -> L.Trainer:
+    return L.Trainer(**QUIET, **options, enable_checkpointing=False)  # type: ignore[arg-type]
 
 
 def task(seed: int = 0) -> SemanticSegmentation:
@@ -139,6 +139,16 @@ def test_norms_are_recalibrated_on_training_batches() -> None:
     assert row.metric == pytest.approx(expected, rel=1e-4)
 
 
+def test_a_module_in_half_precision_is_called_with_noise_of_its_dtype() -> None:
+    module = Normed()
+    options = SensitivityOptions(metric="answer", ratios=[0.5])
+    (row,) = measure_sensitivity(trainer(precision="bf16-true"), module, Pairs(), options)
+    assert module.stem.weight.dtype == torch.bfloat16
+    (exact,) = measure_sensitivity(trainer(), Normed(), Pairs(), options)
+    assert (row.group, row.kept) == (exact.group, 2)
+    assert row.metric == pytest.approx(exact.metric, rel=0.05)
+
+
 def test_gradients_are_refused_for_a_module_whose_loss_is_not_known() -> None:
     options = SensitivityOptions(metric="answer", criterion="taylor")
     with pytest.raises(
@@ -148,7 +158,7 @@ def test_gradients_are_refused_for_a_module_whose_loss_is_not_known() -> None:
 
 
 def test_several_devices_are_refused() -> None:
-    two = L.Trainer(**QUIET, devices=2, strategy="ddp_spawn", enable_checkpointing=False)  # type: ignore[arg-type]
+    two = trainer(devices=2, strategy="ddp_spawn")
     with pytest.raises(sp.PruningError, match="one device; the trainer has 2"):
         measure_sensitivity(two, task(), TinyData())
 
