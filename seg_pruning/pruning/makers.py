@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from seg_pruning.pruning.criteria.base import listed
 from seg_pruning.pruning.criteria.members import channel_positions
 from seg_pruning.surgery.errors import PruningError
 
@@ -62,10 +63,19 @@ def makers_of(graph: ChannelGraph, model: nn.Module, *, unread: Collection[str] 
     """
     modules = dict(model.named_modules(remove_duplicate=False))
     found: dict[str, list[Part]] = {}
+    unmade = []
     for group in graph.groups:
         if group.prunable and group.name not in unread:
-            for layer, part in _parts_of(group, modules).items():
+            parts = _parts_of(group, modules)
+            unmade += [] if parts else [group.name]
+            for layer, part in parts.items():
                 found.setdefault(layer, []).append(part)
+    if unmade:
+        raise PruningError(
+            f"the channels of {listed(unmade)} come of no convolution, linear layer or embedding whose "
+            "output could be looked at: protect them, or choose a criterion of weights, such as "
+            "Taylor(of='weight')"
+        )
     return [
         Maker(layer, modules[layer], _axis(modules[layer]), tuple(parts)) for layer, parts in found.items()
     ]
@@ -83,12 +93,6 @@ def _parts_of(group: ChannelGroup, modules: Mapping[str, nn.Module]) -> dict[str
             found[layer] = Part(group.name, *channel_positions(units))
         except PruningError as error:
             raise PruningError(f"group {group.name!r}, layer {layer!r}: {error}") from error
-    if not found:
-        raise PruningError(
-            f"the channels of {group.name!r} come of no convolution, linear layer or embedding whose output "
-            f"could be looked at (its layers: {', '.join(group.layers[:10])}): protect it, or choose a "
-            "criterion of weights, such as Taylor(of='weight')"
-        )
     return found
 
 

@@ -11,12 +11,13 @@ from torch import Tensor, nn
 
 from seg_pruning.profiling.inference import device_of, evaluating, keeping_rng
 from seg_pruning.pruning.batches import Batch
+from seg_pruning.pruning.criteria.base import listed
 from seg_pruning.pruning.criteria.members import reduced
 from seg_pruning.pruning.criteria.outputs import OutputCriterion
 from seg_pruning.pruning.makers import Maker, Part, makers_of
 from seg_pruning.pruning.propagation import Loss, gradients_of, roots_of, scales
 from seg_pruning.pruning.recorder import Call, Recorder, undo_shared
-from seg_pruning.pruning.running import Scores, all_finite, check_observed, listed
+from seg_pruning.pruning.running import Scores, all_finite, check_observed
 from seg_pruning.surgery.errors import PruningError
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from seg_pruning.pruning import criteria
 from seg_pruning.pruning.criteria import Criterion
-from seg_pruning.pruning.criteria.base import check_reads_weights
+from seg_pruning.pruning.criteria.base import check_reads_weights, check_scored, listed
 from seg_pruning.pruning.criteria.elementwise import Elementwise
 from seg_pruning.pruning.reduction import Reduction, plan_reduction
 from seg_pruning.surgery.errors import PruningError
@@ -75,6 +75,7 @@ class RunningScores:
         found = _grads(weights) if gradients is None else gradients
         groups = [group for group in graph.groups if group.prunable and group.name not in unread]
         self._check_sizes(groups)
+        check_scored(self.criterion, groups)
         device = next(iter(weights.values())).device
         with torch.autocast(device.type, enabled=False):
             totals = self._totals(graph, groups, weights, found, unread)
@@ -192,11 +193,6 @@ def check_observed(count: int, skipped: int) -> None:
             f"no scores: nothing was observed ({skipped} skipped because scores were not finite). "
             "Observe at least one batch, and look for a loss that is not finite where some were skipped"
         )
-
-
-def listed(names: Sequence[str]) -> str:
-    """Up to ten names for a message."""
-    return ", ".join(map(repr, names[:10])) + (" and others" if len(names) > 10 else "")
 
 
 def all_finite(scores: Iterable[Tensor]) -> bool:

@@ -4,7 +4,7 @@
 says which of them make a group: for each layer the names of its calls.
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -129,3 +129,52 @@ def made(kind: type[nn.Module], seed: int = 0) -> nn.Module:
 def images(*sizes: int, seed: int = 3) -> list[Tensor]:
     generator = torch.Generator().manual_seed(seed)
     return [torch.randn(size, 3, 8, 8, generator=generator) for size in sizes]
+
+
+FORMED: dict[str, Any] = {"signed": lambda z: z, "abs": torch.abs, "squared": torch.square}
+
+
+def data_for(net: nn.Module, *sizes: int) -> list[tuple[Tensor, Tensor]]:
+    with torch.no_grad():
+        return [(x, torch.randint(0, 2, net(x)[:, 0].shape)) for x in images(*sizes)]
+
+
+def with_weight(output: Tensor, target: Tensor) -> Tensor:
+    return F.cross_entropy(output, target) + output.square().mean()
+
+
+def combine(parts: list[Tensor], reduce: str) -> Tensor:
+    stacked = torch.stack(parts)
+    return {"sum": stacked.sum(0), "mean": stacked.mean(0), "max": stacked.amax(0)}[reduce]
+
+
+def by_sample(
+    net: nn.Module, data: list[tuple[Tensor, Tensor]], form: str, *, normalise: bool, reduce: str = "sum"
+) -> dict[str, Tensor]:
+    """Each sample alone: forward, gradient at the output, backward; no hooks, no batches."""
+    found: dict[tuple[str, int], list[Tensor]] = {}
+    for image, target in data:
+        for n in range(len(image)):
+            keep: dict[str, Tensor] = {}
+            output = net(image[n : n + 1], keep)
+            gradient = torch.autograd.grad(with_weight(output, target[n : n + 1]), output, retain_graph=True)[
+                0
+            ]
+            output.backward(gradient / gradient.norm() if normalise else gradient / len(image))
+            for group, layers in net.taps.items():  # type: ignore[operator, union-attr]
+                for i, calls in enumerate(layers):
+                    z = sum(channels(keep[c] * keep[c].grad, group, c).sum(-1)[0] for c in calls)  # type: ignore[operator]
+                    found.setdefault((group, i), []).append(FORMED[form](z.detach()))  # type: ignore[no-untyped-call, union-attr]
+            net.zero_grad()
+    means = {key: torch.stack(zs).mean(0).abs() for key, zs in found.items()}
+    groups = dict.fromkeys(group for group, _ in means)
+    return {g: combine([m for (name, _), m in means.items() if name == g], reduce) for g in groups}
+
+
+def close(found: dict[str, Tensor], expected: dict[str, Tensor], rtol: float = 1e-3) -> None:
+    assert list(found) == list(expected)
+    for name, scores in found.items():
+        assert scores.dtype is torch.float32
+        assert expected[name].abs().max() > 1e-9, "the example says nothing"
+        limit = 1e-5 * float(expected[name].abs().max())
+        torch.testing.assert_close(scores, expected[name].float(), rtol=rtol, atol=max(limit, rtol * 1e-4))

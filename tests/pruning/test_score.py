@@ -1,17 +1,17 @@
-import io
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from jsonargparse import ArgumentParser
+from torch import Tensor
 
-from seg_pruning.pruning.criteria import Criterion, Taylor
-from seg_pruning.pruning.score import RunningScores, parameters_of, score
+from seg_pruning.pruning.criteria import Criterion, OutputCriterion, Taylor
+from seg_pruning.pruning.score import score
 from seg_pruning.surgery.errors import PruningError
 from seg_pruning.surgery.graph import ChannelGroup
 from seg_pruning.surgery.plan import Plan
 from seg_pruning.surgery.trial import trace
-from tests.pruning.groups import MIDDLE, STREAM, Graph, Net, group, member
+from tests.pruning.groups import Graph, Net
 
 GRAPH: Any = Graph()
 
@@ -130,72 +130,6 @@ def test_what_cannot_be_scored_is_refused(arguments: dict[str, Any], message: st
         score(GRAPH, new_net(), "taylor", **arguments)
 
 
-def gradients_of(net: Net, seed: int) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    for parameter in net.parameters():
-        parameter.grad = torch.randn(parameter.shape, generator=generator)
-
-
-def test_running_scores_are_the_mean_of_what_the_parameters_hold() -> None:
-    net, running = new_net(), RunningScores("taylor")
-    singles = []
-    for seed in range(4):
-        gradients_of(net, seed)
-        running.update(GRAPH, parameters_of(net))
-        weights = dict(net.named_parameters())
-        singles.append(Taylor()(STREAM, weights, {name: w.grad for name, w in weights.items()}))  # type: ignore[misc]
-    torch.testing.assert_close(running.compute()["stem"], torch.stack(singles).mean(0))
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_an_observation_that_is_not_finite_is_skipped_and_counted(value: float) -> None:
-    net, running = new_net(), RunningScores("taylor")
-    gradients_of(net, 0)
-    running.update(GRAPH, parameters_of(net))
-    expected = running.compute()
-    net.stem.weight.grad[0, 0, 0, 0] = value  # type: ignore[index]
-    running.update(GRAPH, parameters_of(net))
-    assert (running.count, running.skipped) == (1, 1)
-    torch.testing.assert_close(running.compute(), expected)
-
-
-def test_interrupted_equals_uninterrupted_and_the_file_holds_plain_types() -> None:
-    net, whole, first, second = new_net(), *(RunningScores("taylor") for _ in range(3))
-    for seed in range(4):
-        gradients_of(net, seed)
-        whole.update(GRAPH, parameters_of(net))
-        (first if seed < 2 else second).update(GRAPH, parameters_of(net))
-        if seed == 1:
-            file = io.BytesIO()
-            torch.save(first.state_dict(), file)
-            file.seek(0)
-            second.load_state_dict(torch.load(file, weights_only=True))
-    assert second.count == 4
-    for name, scores in whole.compute().items():
-        assert torch.equal(second.compute()[name], scores)
-
-
-def test_a_saved_state_does_not_follow_later_updates() -> None:
-    net, running = new_net(), RunningScores("taylor")
-    gradients_of(net, 0)
-    running.update(GRAPH, parameters_of(net))
-    state = running.state_dict()
-    before = state["sums"]["stem"].clone()
-    running.update(GRAPH, parameters_of(net))
-    assert torch.equal(state["sums"]["stem"], before)
-
-
-def test_channels_from_before_a_cut_never_meet_those_from_after() -> None:
-    running = RunningScores("random")
-    running.update(GRAPH, {"w": torch.zeros(1)})
-    smaller: Any = Graph((group("stem", 2, member("stem.weight", 0, 2)), MIDDLE))
-    with pytest.raises(PruningError, match=r"stem \(3 -> 2\)\. Call reset\(\) after a cut"):
-        running.update(smaller, {"w": torch.zeros(1)})
-    running.reset()
-    running.update(smaller, {"w": torch.zeros(1)})
-    assert len(running.compute()["stem"]) == 2
-
-
 def test_a_criterion_of_ones_own() -> None:
     class FirstWeight(Criterion):
         gradients = False
@@ -223,7 +157,36 @@ def test_a_channel_scores_what_a_real_cut_of_it_removes(name: str) -> None:
         assert scores[channel].item() == pytest.approx(torch.cat(gone).abs().sum().item())
 
 
-def test_a_shared_parameter_is_found_by_each_of_its_names() -> None:
-    first = nn.Linear(2, 2)
-    both = nn.Sequential(first, first)
-    assert list(parameters_of(both)) == ["0.weight", "0.bias", "1.weight", "1.bias"]
+def test_of_half_precision_gradients_nothing_is_rounded_to_zero() -> None:
+    """float16 rounds these gradients, divided by a million, to zero unless they are scaled."""
+    net, criterion = new_net(), Taylor(form="abs")
+
+    def small(output: Tensor, target: Tensor) -> Tensor:
+        return squared_error(output.float(), target) * 1e-6
+
+    expected = score(GRAPH, net, criterion, data=batches(), loss=small)
+    with torch.autocast("cpu", dtype=torch.float16):
+        found = score(GRAPH, net, criterion, data=batches(), loss=small)
+    for name, scores in found.items():
+        assert 0 < (scores - expected[name]).norm() < 0.05 * expected[name].norm()
+
+
+class Median(OutputCriterion):
+    def measure(self, output: Tensor, gradient: Tensor | None) -> Tensor:
+        return output.median(-1).values
+
+
+def test_a_criterion_of_ones_own_by_class_path() -> None:
+    parser = ArgumentParser()
+    parser.add_argument("--criterion", type=Criterion)
+    path = f"{Median.__module__}.Median"
+    config = parser.parse_object({"criterion": {"class_path": path, "init_args": {"reduce": "max"}}})
+    criterion = parser.instantiate(config).criterion
+    assert isinstance(criterion, Median)
+    net = new_net().eval()
+    image = batches(1)[0][0]
+    x = net.stem(image)
+    y = net.norm(x).relu()
+    expected = net.middle((y + net.square(y)).relu()).flatten(2).median(-1).values.mean(0).detach()
+    found = score(trace(net, image), net, criterion, data=[image])
+    torch.testing.assert_close(found["middle"], expected)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias, get_args
 
@@ -93,6 +93,10 @@ class Criterion(ABC):
             gradients: Their gradients by name; one that is missing (a frozen parameter) stands for zero.
         """
 
+    def unscored(self, group: ChannelGroup) -> str:
+        """Why there is no score for `group`, whatever its weights; empty where there is one."""
+        return ""
+
     def counted(self, group: ChannelGroup) -> list[Member]:
         """The members of `group` that count."""
         return [m for m in group.members if m.parameter and (self.members == "all" or m.side != "in")]
@@ -121,6 +125,31 @@ class Criterion(ABC):
         if not parts:
             return torch.zeros(group.size)
         return reduced(parts, held, reduce=self.reduce).float()
+
+
+def listed(names: Sequence[str]) -> str:
+    """Up to ten names for a message.
+
+    Example:
+        >>> listed(["stem", "head"])
+        "'stem', 'head'"
+    """
+    return ", ".join(map(repr, names[:10])) + (" and others" if len(names) > 10 else "")
+
+
+def check_scored(criterion: Criterion, groups: Iterable[ChannelGroup]) -> None:
+    """Raises where a criterion has no score for some of `groups`.
+
+    Raises:
+        PruningError: The groups, the reason, and what to do.
+    """
+    reasons = {group.name: criterion.unscored(group) for group in groups}
+    bare = [name for name, reason in reasons.items() if reason]
+    if bare:
+        raise PruningError(
+            f"{type(criterion).__name__} has no score for {listed(bare)}: {reasons[bare[0]]}; protect them, "
+            "or choose another criterion, such as 'l2'"
+        )
 
 
 def check_choice(criterion: Criterion, argument: str, value: object, legal: tuple[object, ...]) -> None:

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from seg_pruning.pruning.criteria.base import Criterion
+from seg_pruning.pruning.criteria.base import Criterion, check_scored
 from seg_pruning.pruning.criteria.members import Reduce, holds, reduced
-from seg_pruning.surgery.errors import PruningError
 
 if TYPE_CHECKING:
     from seg_pruning.surgery.graph import ChannelGroup, Member
@@ -46,16 +45,15 @@ class BNScale(Criterion):
         Raises:
             PruningError: No norm with scale and shift holds the channels.
         """
+        check_scored(self, [group])
         found = scales(group)
-        if not found:
-            raise PruningError(
-                f"no norm with scale and shift holds the channels of {group.name!r} "
-                f"(its layers: {', '.join(group.layers[:10])}): protect it, add a norm, or choose another "
-                "criterion, such as 'l2'"
-            )
         parts = [m.sum(weights[m.tensor].detach().float().abs(), group.size) for m in found]
         held = [holds(m, group.size) for m in found]
         return reduced(parts, held, reduce=self.reduce)
+
+    def unscored(self, group: ChannelGroup) -> str:
+        """Why there is no score: no norm holds the channels."""
+        return "" if scales(group) else "no norm with scale and shift holds their channels"
 
 
 def scales(group: ChannelGroup) -> list[Member]:

@@ -35,7 +35,7 @@ def test_each_part_of_a_concatenation_has_its_own_norm() -> None:
 def test_a_group_without_norm_is_named_with_the_remedy_unless_nobody_reads_it() -> None:
     net = made(Residual)
     graph = trace(net, images(1)[0])
-    with pytest.raises(PruningError, match=r"channels of 'inner' \(its layers: inner, outer\): protect it"):
+    with pytest.raises(PruningError, match=r"BNScale has no score for 'inner': no norm .*; protect"):
         score(graph, net, "bn_scale")
     assert list(score(graph, net, "bn_scale", unread=["inner"])) == ["stem"]
 
