@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import product
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -24,12 +25,12 @@ from seg_pruning.profiling.inference import evaluating
 from seg_pruning.profiling.latency import Progress
 from seg_pruning.pruning import criteria
 from seg_pruning.pruning.criteria import Criterion
+from seg_pruning.pruning.protection import names_of, protected
 from seg_pruning.pruning.score import Loss, Scores, score
 from seg_pruning.pruning.sensitivity_record import SensitivityRecord, SensitivityRow
 from seg_pruning.surgery.apply import Journal, commit_
 from seg_pruning.surgery.cut import Cut
 from seg_pruning.surgery.errors import PruningError
-from seg_pruning.surgery.inputs import ExampleInputs
 from seg_pruning.surgery.passes import tensors_of
 from seg_pruning.surgery.plan import Plan
 from seg_pruning.surgery.untouched import untouched
@@ -53,7 +54,8 @@ def sensitivity(
     criterion: str | Criterion = "l2",
     ratios: Sequence[float] = RATIOS,
     mode: Mode = "max",
-    data: Iterable[tuple[ExampleInputs, object]] | None = None,
+    protect: Iterable[str] = (),
+    data: Iterable[object] | None = None,
     loss: Loss | None = None,
     record: SensitivityRecord | None = None,
     progress: Progress | None = None,
@@ -71,7 +73,8 @@ def sensitivity(
         criterion: a name or a criterion.
         ratios: shares of a group to remove, each in (0, 1).
         mode: whether a higher ("max") or a lower ("min") metric is better.
-        data: pairs of inputs and target, for criteria that need them.
+        protect: names of groups, layers or modules, or patterns, that are not cut.
+        data: for criteria that need it, as in `score`.
         loss: called with output and target, for criteria that need it.
         record: a file to which each row is written at once, and whose rows are given again, not measured.
         progress: called with the points done and the points in all.
@@ -80,7 +83,7 @@ def sensitivity(
         Rows in the order of the graph, then of the ratios, fewest removed first.
 
     Raises:
-        PruningError: a ratio or mode is illegal, `criterion` lacks what it needs, or the
+        PruningError: a ratio, a mode or a name is illegal, `criterion` lacks what it needs, or the
             record is of something else; at the first row, the metric of the whole network is not finite.
 
     Example:
@@ -97,8 +100,11 @@ def sensitivity(
     if record is not None:
         network = network_digest(graph, model)
         record.open({"network": network, "criterion": described(chosen), "mode": mode})
-    orders = _orders(graph, score(graph, model, chosen, data=data, loss=loss))
-    return _rows(_Meter(graph, model, evaluate, orders), asked, mode, record, progress)
+    whole = protected(graph, names_of(protect))
+    scores = score(graph, model, chosen, data=data, loss=loss, unread=whole)
+    groups = [group for group in graph.prunable if group.name not in whole]
+    meter = _Meter(graph, model, evaluate, {group.name: _order(group, scores) for group in groups})
+    return _rows(meter, asked, mode, record, progress)
 
 
 def check_ratios(ratios: Sequence[float]) -> tuple[float, ...]:
@@ -165,7 +171,7 @@ def described(criterion: Criterion) -> str:
 
     Example:
         >>> described(criteria.get("l2"))
-        'L2(members=all)'
+        'L2(members=all, reduce=sum)'
     """
     settings = ", ".join(f"{name}={value}" for name, value in sorted(vars(criterion).items()))
     return f"{type(criterion).__name__}({settings})"
@@ -212,12 +218,12 @@ def _rows(
     record: SensitivityRecord | None,
     progress: Progress | None,
 ) -> Iterator[SensitivityRow]:
-    groups = meter.graph.prunable
+    groups = [group for group in meter.graph.prunable if group.name in meter.orders]
     whole = meter.dense() if record is None or record.dense is None else record.dense
     meter.found.update({(group.name, group.size): whole for group in groups})
     meter.found.update({(row.group, row.kept): row.metric for row in (record.rows if record else ())})
-    for done, (at, ratio) in enumerate((at, ratio) for at in range(len(groups)) for ratio in ratios):
-        row = _row(meter, at, ratio, whole, mode)
+    for done, (group, ratio) in enumerate(product(groups, ratios)):
+        row = _row(meter, group, ratio, whole, mode)
         if record is not None:
             record.add(row, dense=whole)
         if progress is not None:
@@ -225,12 +231,11 @@ def _rows(
         yield row
 
 
-def _row(meter: _Meter, at: int, ratio: float, whole: float, mode: Mode) -> SensitivityRow:
-    """The row of the prunable group number `at`."""
-    group = meter.graph.prunable[at]
+def _row(meter: _Meter, group: ChannelGroup, ratio: float, whole: float, mode: Mode) -> SensitivityRow:
     kept = width_kept(group, ratio)
-    widths = np.array([each.size for each in meter.graph.prunable], dtype=np.float64)
-    widths[at] = kept
+    widths = np.array(
+        [kept if each is group else each.size for each in meter.graph.prunable], dtype=np.float64
+    )
     costs = meter.graph.costs
     metric = meter.metric(group, kept)
     drop = whole - metric if mode == "max" else metric - whole
@@ -239,12 +244,10 @@ def _row(meter: _Meter, at: int, ratio: float, whole: float, mode: Mode) -> Sens
     )
 
 
-def _orders(graph: ChannelGraph, scores: Scores) -> dict[str, list[list[int]]]:
-    """For each group the channels that leave at each step, one of each block, the least important first."""
-    orders = {}
-    for group in graph.prunable:
-        values = scores[group.name].detach().double().cpu().numpy()
-        rows = np.array(group.rows, dtype=np.int64)
-        ranked = np.take_along_axis(rows, np.argsort(values[rows], axis=1, kind="stable"), axis=1)
-        orders[group.name] = ranked.T.tolist()
-    return orders
+def _order(group: ChannelGroup, scores: Scores) -> list[list[int]]:
+    """The channels that leave at each step, one of each block, the least important first."""
+    values = scores[group.name].detach().double().cpu().numpy()
+    rows = np.array(group.rows, dtype=np.int64)
+    ranked = np.take_along_axis(rows, np.argsort(values[rows], axis=1, kind="stable"), axis=1)
+    order: list[list[int]] = ranked.T.tolist()
+    return order

@@ -18,10 +18,11 @@ from seg_pruning.callbacks.example import example_like, example_of, image_shape
 from seg_pruning.profiling.progress import progress_bar
 from seg_pruning.pruning import criteria
 from seg_pruning.pruning.criteria import Criterion
+from seg_pruning.pruning.protection import names_of
 from seg_pruning.pruning.sensitivity import RATIOS, Mode, check_ratios, sensitivity, tensor_bytes
 from seg_pruning.pruning.sensitivity_record import SensitivityRecord, SensitivityRow
 from seg_pruning.surgery.errors import PruningError
-from seg_pruning.surgery.inputs import ExampleInputs, Inputs, map_tensors
+from seg_pruning.surgery.inputs import Inputs, map_tensors
 from seg_pruning.surgery.trial import trace
 from seg_pruning.tasks import SemanticSegmentation
 
@@ -38,7 +39,8 @@ class SensitivityOptions:
         mode: whether a higher ("max") or a lower ("min") value is better.
         criterion: which channels leave first: a name or a criterion.
         ratios: shares of a group to remove, each in (0, 1).
-        limit: batches of validation for each point, and of training for a criterion of gradients; None for
+        protect: names of groups, layers or modules, or patterns, that are not cut.
+        limit: batches of validation for each point, and of training for a criterion that needs data; None for
             all. Those of a number are kept in memory.
         recalibrate: training batches on which the statistics of BatchNorm are taken anew after each cut;
             0 leaves them.
@@ -48,11 +50,13 @@ class SensitivityOptions:
     mode: Mode = "max"
     criterion: str | Criterion = "l2"
     ratios: Sequence[float] = RATIOS
+    protect: Sequence[str] = ()
     limit: int | None = 8
     recalibrate: int = 0
 
     def __post_init__(self) -> None:
         check_ratios(self.ratios)
+        names_of(self.protect)
         criteria.get(self.criterion)
         for name, value, least in (("limit", self.limit, 1), ("recalibrate", self.recalibrate, 0)):
             if value is not None and value < least:
@@ -96,8 +100,9 @@ def measure_sensitivity(
             criterion=options.criterion,
             ratios=options.ratios,
             mode=options.mode,
-            data=bench.pairs(),
-            loss=getattr(model, "loss", None),
+            protect=options.protect,
+            data=bench.samples(),
+            loss=model.loss if isinstance(model, SemanticSegmentation) else None,
             record=None if path is None else SensitivityRecord(path, bench.about()),
             progress=progress,
         )
@@ -169,10 +174,11 @@ class _Bench:
         assert not isinstance(dtype, str)
         return example_like(image_shape(self.first)).to(dtype=dtype) if given is None else given
 
-    def pairs(self) -> Iterator[tuple[ExampleInputs, Any]]:
-        """Inputs and targets of the training batches that scores are computed on."""
-        limit = self.options.limit
-        return ((batch["image"], batch["mask"]) for batch in self.training[:limit])
+    def samples(self) -> Iterator[object]:
+        """What scores are computed on: inputs of the training batches, with targets where a loss is known."""
+        paired = isinstance(self.model, SemanticSegmentation)
+        for batch in self.training[: self.options.limit]:
+            yield (batch["image"], batch["mask"]) if paired else _image(batch)
 
     def about(self) -> dict[str, str | int | None]:
         """What the numbers are of, beside network and criterion."""
@@ -202,12 +208,13 @@ def _training(
     model: L.LightningModule, datamodule: L.LightningDataModule, options: SensitivityOptions
 ) -> list[Any]:
     """The training batches that scores and recalibration need."""
-    scored = criteria.get(options.criterion).gradients
-    if scored and not isinstance(model, SemanticSegmentation):
+    criterion = criteria.get(options.criterion)
+    scored = criterion.needs != "weights"
+    if _reads_loss(criterion) and not isinstance(model, SemanticSegmentation):
         raise PruningError(
             f"criterion {options.criterion!r} needs a loss of output and target, which is known of "
-            f"SemanticSegmentation only and not of {type(model).__name__}: choose one of weights, such as "
-            "'l2', or call seg_pruning.pruning.sensitivity.sensitivity yourself"
+            f"SemanticSegmentation only and not of {type(model).__name__}: choose one without, such as 'l2', "
+            "or call seg_pruning.pruning.sensitivity.sensitivity yourself"
         )
     if not scored and not options.recalibrate:
         return []
@@ -215,6 +222,10 @@ def _training(
     count = max(options.limit or 0, options.recalibrate) if scored else options.recalibrate
     everything = scored and options.limit is None
     return list(islice(datamodule.train_dataloader(), None if everything else count))
+
+
+def _reads_loss(criterion: Criterion) -> bool:
+    return criterion.gradients and criterion.output_gradient.source == "loss"
 
 
 class _Held:
@@ -275,8 +286,8 @@ def _image(batch: Any) -> Tensor:
     found = found[0] if isinstance(found, list | tuple) else found
     if not isinstance(found, Tensor):
         raise PruningError(
-            f"no image can be recognised in a batch of type {type(batch).__name__}, and recalibrate needs "
-            "one: let batches be mappings with an 'image' or start with it, or set recalibrate=0"
+            f"no image can be recognised in a batch of type {type(batch).__name__}: let batches be "
+            "mappings with an 'image' or start with it, or choose recalibrate=0 and a criterion of weights"
         )
     return found
 

@@ -31,6 +31,7 @@ class PruningTrainer(L.Trainer):
         mode: Mode | None = None,
         criterion: str | Criterion = "l2",
         ratios: Sequence[float] = RATIOS,
+        protect: Sequence[str] = (),
         limit: int | None = 8,
         recalibrate: int = 0,
         max_drop: float | None = None,
@@ -53,6 +54,7 @@ class PruningTrainer(L.Trainer):
                 for another metric min where its name ends in loss.
             criterion: Which channels leave first: a name or a criterion.
             ratios: Shares of a group to remove, each in (0, 1).
+            protect: Names of groups, layers or modules, or patterns, that are not cut.
             limit: Batches of validation for each point; null for all.
             recalibrate: Training batches on which BatchNorm's statistics are taken anew after each cut.
             max_drop: Writes for each group the fraction of its channels to keep so that the metric drops by
@@ -63,6 +65,7 @@ class PruningTrainer(L.Trainer):
             *_monitored(self, metric, mode),
             criterion=criterion,
             ratios=ratios,
+            protect=protect,
             limit=limit,
             recalibrate=recalibrate,
         )

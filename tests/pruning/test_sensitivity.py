@@ -192,6 +192,16 @@ def test_a_width_is_measured_once() -> None:
     assert of(rows, "heard", "kept") == [4, 1, 1, 1]
 
 
+def test_what_is_protected_is_not_cut_and_needs_no_score() -> None:
+    net = Two()
+    graph = sp.trace(net, ONES)
+    with pytest.raises(sp.PruningError, match="'heard'"):
+        sensitivity(graph, net, total, criterion="bn_scale")
+    rows = list(sensitivity(graph, net, total, criterion="bn_scale", ratios=[0.5], protect=["hea*"]))
+    assert [(row.group, row.kept) for row in rows] == [("unheard", 3)]
+    assert rows[0].params == sum(p.numel() for p in net.parameters()) - 3 * 4
+
+
 def test_progress_counts_points() -> None:
     net, seen = Two(), []
     list(sensitivity(sp.trace(net, ONES), net, total, ratios=[0.5], progress=lambda *at: seen.append(at)))
@@ -205,6 +215,7 @@ def test_progress_counts_points() -> None:
         ({"ratios": [0.5, 1.0]}, r"above 0 and below 1, but got \[1\.0\]"),
         ({"ratios": [float("nan")]}, r"got \[nan\]"),
         ({"mode": "maximum"}, "one of .*'max', 'min'.*'maximum'"),
+        ({"protect": ["haerd"]}, "'haerd', which no group or layer matches; nearest: heard"),
         ({"criterion": "l3"}, "'l3': choose one of"),
     ],
 )

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 import seg_pruning as sp
+from seg_pruning.pruning.criteria import Activation
 from seg_pruning.pruning.sensitivity_record import read_sensitivity
 from seg_pruning.report.sensitivity import SensitivityOptions, measure_sensitivity
 from seg_pruning.tasks import SemanticSegmentation
@@ -149,10 +150,24 @@ def test_a_module_in_half_precision_is_called_with_noise_of_its_dtype() -> None:
     assert row.metric == pytest.approx(exact.metric, rel=0.05)
 
 
+@pytest.mark.parametrize("criterion", ["activation", Activation(statistic="apoz")])
+def test_outputs_of_training_batches_are_enough_where_no_loss_is_needed(criterion: str | Activation) -> None:
+    module, data = Normed(), Pairs()
+    options = SensitivityOptions(metric="answer", criterion=criterion, ratios=[0.5], limit=1)
+    (row,) = measure_sensitivity(trainer(), module, data, options)
+    images, _ = next(iter(data.train_dataloader()))
+    graph = sp.trace(module, torch.zeros(1, 3, 4, 4))
+    gone = sp.score(graph, module, criterion, data=[images])[row.group].argsort()[:2]
+    with torch.no_grad():
+        module.head.weight[:, gone] = 0
+        expected = module.eval()(next(iter(data.val_dataloader()))[0]).mean().item()
+    assert row.metric == pytest.approx(expected, rel=1e-4)
+
+
 def test_gradients_are_refused_for_a_module_whose_loss_is_not_known() -> None:
     options = SensitivityOptions(metric="answer", criterion="taylor")
     with pytest.raises(
-        sp.PruningError, match=r"'taylor' needs a loss .* and not of Normed: choose one of weights"
+        sp.PruningError, match=r"'taylor' needs a loss .* and not of Normed: choose one without"
     ):
         measure_sensitivity(trainer(), Normed(), Pairs(), options)
 
@@ -195,6 +210,7 @@ def test_rows_of_other_data_or_another_metric_are_refused(tmp_path: Path) -> Non
         ({"limit": 0}, "limit to be 1 or more batches, but got 0"),
         ({"recalibrate": -1}, "recalibrate to be 0 or more"),
         ({"ratios": [1.5]}, "expected ratios"),
+        ({"protect": "head"}, "protect to be a tuple of names"),
         ({"criterion": "l3"}, "no criterion is called 'l3'"),
     ],
 )

@@ -1,6 +1,7 @@
 """`seg-pruning sensitivity`, from a config."""
 
 import csv
+import json
 import sys
 from pathlib import Path
 
@@ -93,6 +94,20 @@ def test_a_checkpoint_is_measured_in_the_folder_of_its_run(capsys):
     assert "runs/mine/sensitivity.png" not in files()
 
 
+def test_a_criterion_comes_from_a_config_with_its_settings():
+    named = {"class_path": "seg_pruning.pruning.criteria.Taylor", "init_args": {"form": "abs"}}
+    Path("more.yaml").write_text(
+        yaml.safe_dump({"criterion": named, "protect": ["nothing*"], "recalibrate": 1})
+    )
+    with pytest.raises(PruningError, match=r"protect names 'nothing\*'"):
+        measure("--config=more.yaml")
+    measure("--config=more.yaml", "--protect=[]", "--picture=false")
+    stored = json.loads(Path("runs/sensitivity/sensitivity.json").read_text())["about"]
+    assert "Taylor(form=abs" in stored["criterion"]
+    assert (stored["recalibrate"], stored["limit"], stored["precision"]) == (1, 1, "32-true")
+    assert len(read_sensitivity("runs/sensitivity/sensitivity.csv")) == 1
+
+
 def test_a_trial_writes_nothing():
     measure("--trainer.fast_dev_run=true")
     assert files() == []
@@ -122,5 +137,5 @@ def test_the_picture_is_asked_for_before_anything_is_measured(monkeypatch):
 
 def test_another_criterion_is_refused_with_the_reason():
     measure("--picture=false")
-    with pytest.raises(PruningError, match=r"criterion: L2\(members=all\) there, L1\(members=all\) here"):
+    with pytest.raises(PruningError, match=r"criterion: L2\(.*\) there, L1\(.*\) here"):
         measure("--criterion=l1", "--picture=false")
