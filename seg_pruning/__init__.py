@@ -9,7 +9,7 @@
 
 from importlib.metadata import version
 
-from seg_pruning.profiling import Cost, Latency, cost, latency
+from seg_pruning.profiling import Cost, Latency, Target, cost, latency
 from seg_pruning.pruning import criteria
 from seg_pruning.pruning.budgets import Budget
 from seg_pruning.pruning.prune import PruneResult, prune_
@@ -36,6 +36,7 @@ __all__ = [
     "PruneResult",
     "PruningError",
     "Selection",
+    "Target",
     "__version__",
     "apply_",
     "cost",

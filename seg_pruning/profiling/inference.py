@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -42,3 +45,41 @@ def dtype_of(model: nn.Module, inputs: Inputs) -> torch.dtype:
     """What `model` computes in: the dtype of its first floating parameter, or else of such an input."""
     tensors = [*model.parameters(), *inputs.tensors]
     return next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), torch.float32)
+
+
+@contextmanager
+def set_threads(count: int) -> Iterator[None]:
+    """`count` threads within one operation inside, as many as before afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def without_collection() -> Iterator[None]:
+    """No garbage collection inside: it would fall into whichever pass is being timed."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def device_name(device: torch.device) -> str:
+    """The hardware in words."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return _cpu_name() if device.type == "cpu" else device.type
+
+
+def _cpu_name() -> str:
+    """The processor's model where the system tells it (Python knows only the architecture on Linux)."""
+    listing = Path("/proc/cpuinfo")
+    lines = listing.read_text().splitlines() if listing.exists() else []
+    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(models, platform.processor() or platform.machine())

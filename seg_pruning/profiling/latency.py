@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import gc
-import platform
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from seg_pruning.profiling.inference import device_of, dtype_of, evaluating, keeping_rng
+from seg_pruning.profiling.inference import (
+    device_name,
+    device_of,
+    dtype_of,
+    evaluating,
+    keeping_rng,
+    set_threads,
+    without_collection,
+)
 from seg_pruning.surgery.inputs import ExampleInputs, Inputs
 
 Progress = Callable[[int, int], None]
@@ -105,7 +109,7 @@ def compare_latency(
     watches = list(stopwatches.values())
     accelerators = (watch.device for watch in watches if watch.device.type != "cpu")
     rng = keeping_rng(next(accelerators, torch.device("cpu")))
-    with evaluating(*models.values()), rng, torch.no_grad(), _threads(threads), _no_collection():
+    with evaluating(*models.values()), rng, torch.no_grad(), set_threads(threads), without_collection():
         _rounds(watches, warmup, runs, progress)
     return {name: watch.read(threads, warmup) for name, watch in stopwatches.items()}
 
@@ -137,7 +141,7 @@ class _Stopwatch:
             runs=len(self.times),
             warmup=warmup,
             device=str(self.device),
-            device_name=_device_name(self.device),
+            device_name=device_name(self.device),
             threads=threads,
             dtype=str(dtype_of(self.model, self.inputs)).removeprefix("torch."),
             memory_format=_memory_format(self.inputs.tensors),
@@ -170,44 +174,6 @@ def _check(models: Mapping[str, nn.Module], threads: int, warmup: int, runs: int
     for name, value, least in (("threads", threads, 1), ("warmup", warmup, 0), ("runs", runs, 1)):
         if value < least:
             raise ValueError(f"Expected `{name}` to be {least} or more, but got {value}.")
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """`count` threads within one operation inside, as many as before afterwards."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """No garbage collection inside: it would fall into whichever pass is being timed."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
-def _device_name(device: torch.device) -> str:
-    """The hardware in words."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return _cpu_name() if device.type == "cpu" else device.type
-
-
-def _cpu_name() -> str:
-    """The processor's model where the system tells it (Python knows only the architecture on Linux)."""
-    listing = Path("/proc/cpuinfo")
-    lines = listing.read_text().splitlines() if listing.exists() else []
-    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(models, platform.processor() or platform.machine())
 
 
 def _memory_format(tensors: list[Tensor]) -> str:

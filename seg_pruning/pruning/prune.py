@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 from torch import nn
 from torch.optim import Optimizer
 
-from seg_pruning.profiling import Cost, cost, peak_memory
+from seg_pruning.profiling import Cost, LatencyModel, Target, cost, latency_of, peak_memory
+from seg_pruning.profiling import latency as measure
 from seg_pruning.profiling.inference import device_of, dtype_of
 from seg_pruning.pruning import criteria
-from seg_pruning.pruning.amounts import Meter, Spent, amounts, spent
+from seg_pruning.pruning.amounts import Amounts, Meter, Spent, amounts, spent
 from seg_pruning.pruning.budgets import Budget
 from seg_pruning.pruning.criteria import Criterion
 from seg_pruning.pruning.protection import names_of, protected
-from seg_pruning.pruning.score import Loss, score
+from seg_pruning.pruning.score import Loss, Scores, score
 from seg_pruning.pruning.selection import RoundTo, Scope, Selection, check_reachable, select
+from seg_pruning.pruning.timed import select_timed
 from seg_pruning.surgery.cut import Cut
 from seg_pruning.surgery.dead import dead_modules
 from seg_pruning.surgery.errors import PruningError
+from seg_pruning.surgery.graph import ChannelGraph
 from seg_pruning.surgery.inputs import ExampleInputs, Inputs
 from seg_pruning.surgery.operation import operate_
 from seg_pruning.surgery.plan import Plan
@@ -31,8 +35,8 @@ class PruneResult:
     """What was done to a network.
 
     Attributes:
-        before: params and MACs of the dense network.
-        after: params and MACs of the pruned one, counted on it.
+        before: params and MACs of the dense network, and its latency where the budget has one.
+        after: the same of the pruned one, counted and measured on it.
         plan: the kept channels of each group that was cut.
         cut: the same as keep masks, one for each tensor that changed.
         max_error: the certificate: largest difference between masked original and pruned network, relative
@@ -62,6 +66,7 @@ def prune_(
     data: Iterable[tuple[ExampleInputs, object]] | None = None,
     loss: Loss | None = None,
     selection: Selection | None = None,
+    target: Target = Target(),  # noqa: B008 - frozen
 ) -> PruneResult:
     """Removes the least important channels of `model` in place until the budget holds: certified, or undone.
 
@@ -79,6 +84,7 @@ def prune_(
         data: pairs of inputs and target, for criteria that need gradients.
         loss: called with output and target, for criteria that need gradients.
         selection: all options of the selection at once, in place of `scope`, `protect` and `round_to`.
+        target: what a latency is meant for: threads, dtype and batch, on the device of `model`.
 
     Raises:
         PruningError: the network does not run or holds NaN, the budget or a name is illegal, the budget
@@ -98,20 +104,64 @@ def prune_(
     inputs = inputs.to(device=device_of(model, inputs))
     options = options.resolved(device_of(model, inputs), dtype_of(model, inputs))
     graph = trace(model, inputs)
-    before = cost(model, inputs)
     dropped = dead_modules(model, graph) if dead else ()
-    meter = Meter(graph, dropped)
-    limit = wanted.limit(amounts(graph))
-    check_reachable(graph, limit, options, dropped=dropped)  # before scores, which may take long
+    timed = wanted.needs_latency or options.per == "latency"
+    model_of_time = latency_of(graph, model, inputs, target, multiple=options.multiple) if timed else None
+    before = _cost(model, inputs, model_of_time)
+    dense = amounts(graph, latency=model_of_time)
+    limit = wanted.limit(dense)
+    # Before scores, which may take long.
+    check_reachable(graph, limit, options, dropped=dropped, latency=model_of_time)
     unread = protected(graph, options.protect)
     scores = score(graph, model, chosen, data=data, loss=loss, unread=unread)
-    plan = select(graph, scores, limit, options, dropped=dropped)
+    choose = partial(_choose, graph, scores, options, dropped)
+    meter = Meter(graph, dropped, latency=model_of_time)
+    plan, predicted, got_ms = _planned(choose, meter, limit, dense if wanted.latency_ms is None else None)
     done = operate_(model, graph, plan, inputs, optimizers=tuple(optimizers))
-    predicted, after = meter.read(meter.widths(plan)), cost(model, inputs)
-    got = replace(predicted, params=after.params, macs=after.macs, memory=peak_memory(model, inputs))
-    return PruneResult(
-        before, after, plan, done.cut, done.max_error, spent(limit, predicted, got, wanted.names)
-    )
+    after = _cost(model, inputs, model_of_time)
+    memory = peak_memory(model, inputs)
+    got = replace(predicted, params=after.params, macs=after.macs, memory=memory, latency_ms=got_ms)
+    report = spent(limit, predicted, got, wanted.names)
+    return PruneResult(before, after, plan, done.cut, done.max_error, report)
+
+
+def _choose(
+    graph: ChannelGraph,
+    scores: Scores,
+    options: Selection,
+    dropped: tuple[str, ...],
+    limit: Amounts,
+    latency: LatencyModel | None,
+) -> Plan:
+    """`select`, with the limit and the predictor last."""
+    return select(graph, scores, limit, options, dropped=dropped, latency=latency)
+
+
+def _planned(
+    choose: Callable[[Amounts, LatencyModel | None], Plan],
+    meter: Meter,
+    limit: Amounts,
+    relative: Amounts | None,
+) -> tuple[Plan, Amounts, float | None]:
+    """The plan, what it is foretold to cost, and its measured milliseconds where those are limited."""
+    latency = meter.latency
+    if limit.latency_ms is None or not isinstance(latency, LatencyModel):
+        plan = choose(limit, latency if isinstance(latency, LatencyModel) else None)
+        return plan, meter.read(meter.widths(plan)), None
+    dense_ms = None if relative is None else relative.latency_ms
+    found = select_timed(choose, latency, limit, relative_to=dense_ms)
+    foretold = meter.read(meter.widths(found.plan))
+    return found.plan, replace(foretold, latency_ms=found.predicted), found.got
+
+
+def _cost(model: nn.Module, inputs: Inputs, latency: LatencyModel | None) -> Cost:
+    """What `model` costs now; its latency too, where time matters."""
+    found = cost(model, inputs)
+    if latency is None:
+        return found
+    timer = latency.timer
+    with timer.running():
+        return replace(found, latency=measure(model, timer.inputs, threads=timer.target.threads, runs=20))
 
 
 def _refuse_not_finite(model: nn.Module) -> None:

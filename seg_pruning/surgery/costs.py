@@ -50,9 +50,9 @@ class CostModel:
         held: Sequence[Held] = (),
     ) -> None:
         self.names = tuple(names)
-        self._params = _Table(params, len(self.names))
-        self._macs = _Table(macs, len(self.names))
-        self._bytes = _Table([entry.bytes for entry in held], len(self.names))
+        self._params = Table(params, len(self.names))
+        self._macs = Table(macs, len(self.names))
+        self._bytes = Table([entry.bytes for entry in held], len(self.names))
         self._living = _living(held)
 
     def params(self, kept: Vector) -> int:
@@ -76,7 +76,7 @@ class CostModel:
         return self._bytes.total(kept)
 
 
-class _Table:
+class Table:
     """Amounts as arrays: `dense[r] * prod_k (fixed[r, k] + times[r, k] @ kept)`."""
 
     def __init__(self, amounts: Sequence[Amount], groups: int) -> None:
@@ -90,11 +90,16 @@ class _Table:
                 for group, times in share.times.items():
                     self.times[k, row, group] = times / share.size
 
+    def __len__(self) -> int:
+        return len(self.dense)
+
     def each(self, kept: Vector) -> Vector:
+        """Each amount when group `i` keeps `kept[i]` channels."""
         shares = self.fixed + self.times @ np.asarray(kept, dtype=np.float64)
         return np.asarray(self.dense * np.prod(shares, axis=0))
 
     def total(self, kept: Vector) -> int:
+        """Their sum."""
         return round(float(self.each(kept).sum()))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seg_pruning.surgery.costs import Amount, CostModel, Held, Share
+from seg_pruning.surgery.costs import Amount, CostModel, Held, Share, Table
 from seg_pruning.surgery.cut import Cut, plan_cut
 from seg_pruning.surgery.entries import Mint, Role
 from seg_pruning.surgery.errors import PruningError
@@ -153,6 +153,16 @@ class ChannelGraph:
         work = [Amount(w.macs, shares.of(w.labels)) for w in self.trace.work]
         memory = [Held(Amount(b.bytes, shares.of(b.labels)), b.born, b.died) for b in self.trace.buffers]
         return CostModel([group.name for group in self.prunable], params=held, macs=work, held=memory)
+
+    def lengths(self, dims: Sequence[tuple[str, int]]) -> Table:
+        """The lengths of dims of tensors, each given by name and dim, as functions of the kept channels."""
+        position = {number: i for i, number in enumerate(self._prunable_numbers)}
+        shares = _Shares(self.grouping, position)
+        found = []
+        for name, dim in dims:
+            labels = [m.labels for m in self.trace.mints if m.tensor == name and m.dims[-1] == dim]
+            found.append(Amount(self.trace.shapes[name][dim], shares.of(labels)))
+        return Table(found, len(self.prunable))
 
     @cached_property
     def _prunable_numbers(self) -> tuple[int, ...]:
