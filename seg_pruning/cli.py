@@ -150,6 +150,7 @@ class SegmentationCLI(LightningCLI):
             inputs=pruning.inputs,
             folder=self.folder,
             datamodule=self.datamodule,
+            budget=pruning.budget,
         )
 
     def predict(self, **arguments: Any) -> None:

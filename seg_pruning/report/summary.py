@@ -18,6 +18,8 @@ from torch import nn
 from seg_pruning import tracking
 from seg_pruning.profiling import Latency, compare_latency, comparison, cost, flat, table
 from seg_pruning.profiling.progress import progress_bar
+from seg_pruning.pruning.budgets import Budget
+from seg_pruning.report.spending import spending
 from seg_pruning.surgery.files import save_pruned
 from seg_pruning.surgery.inputs import Inputs
 from seg_pruning.surgery.structure import remember_, structure_of
@@ -49,6 +51,7 @@ def summarise(
     inputs: Inputs,
     folder: Path,
     datamodule: L.LightningDataModule | None = None,
+    budget: Budget | None = None,
 ) -> Summary:
     """Tests and times the network of each checkpoint; writes ``summary.json`` and ``pruned.safetensors``.
 
@@ -62,6 +65,8 @@ def summarise(
         inputs: what the module is called with.
         folder: the run folder.
         datamodule: the data to test on; without test data there are costs only.
+        budget: what was asked; where the dense network was kept, the file says of each amount in it what was
+            asked, predicted and got.
     """
     rows: dict[str, dict[str, float]] = {}
     networks: dict[str, nn.Module] = {}
@@ -74,7 +79,14 @@ def summarise(
     for name, network in networks.items():
         rows[name] = flat(cost(network, example)) | _milliseconds(times[name]) | rows[name]
     compared = comparison(rows.get("dense", {}), rows["pruned"])
-    _write_json(folder / "summary.json", {**compared, "conditions": _conditions(times)})
+    spent = (
+        {}
+        if budget is None or "dense" not in networks
+        else spending(
+            budget, networks, example, milliseconds={name: time.p50_ms for name, time in times.items()}
+        )
+    )
+    _write_json(folder / "summary.json", {**compared, "budget": spent, "conditions": _conditions(times)})
     save_pruned(networks["pruned"], folder / "pruned.safetensors")
     tracking.log_final(trainer, compared)
     return Summary(compared, f"Before and after pruning ({folder})")

@@ -73,6 +73,13 @@ def test_summary_holds_costs_and_test_metrics_of_both(run, written):
     assert {"command", "torch", "latency"} <= set(written["conditions"])
 
 
+def test_summary_says_what_was_asked_predicted_and_got(written):
+    assert set(written["budget"]) == {"macs"}
+    macs = written["budget"]["macs"]
+    assert macs["asked"] == int(0.4 * written["dense"]["macs"])
+    assert macs["predicted"] == macs["got"] == written["pruned"]["macs"] <= macs["asked"]
+
+
 def test_table_shows_what_the_file_holds(run, written):
     line = next(line for line in run[1].splitlines() if "params" in line)
     assert f"{written['dense']['params']:,.0f}" in line
