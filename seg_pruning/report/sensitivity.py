@@ -1,8 +1,6 @@
 """Sensitivity of a LightningModule's groups, by the metric that it logs itself."""
 
-import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -19,15 +17,21 @@ from seg_pruning.profiling.progress import progress_bar
 from seg_pruning.pruning import criteria
 from seg_pruning.pruning.criteria import Criterion
 from seg_pruning.pruning.protection import names_of
-from seg_pruning.pruning.sensitivity import RATIOS, Mode, check_ratios, sensitivity, tensor_bytes
+from seg_pruning.pruning.sensitivity import RATIOS, Mode, check_ratios, sensitivity
 from seg_pruning.pruning.sensitivity_record import SensitivityRecord, SensitivityRow
+from seg_pruning.report.batches import (
+    Loaders,
+    batches_digest,
+    each_loader,
+    first_batches,
+    flat_loaders,
+    image_of,
+    serving,
+)
 from seg_pruning.surgery.errors import PruningError
-from seg_pruning.surgery.inputs import Inputs, map_tensors
+from seg_pruning.surgery.inputs import Inputs
 from seg_pruning.surgery.trial import trace
 from seg_pruning.tasks import SemanticSegmentation
-
-Loaders = Any
-"""What `val_dataloader` may give: one iterable of batches, or a list or dict of them."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,7 @@ def measure_sensitivity(
     _load_(trainer, model, datamodule, options, ckpt_path=ckpt_path, weights_only=weights_only)
     bench = _Bench.of(trainer, model, datamodule, options)
     graph = trace(model, bench.inputs())
-    with _serving(datamodule, bench.batches), progress_bar("sensitivity") as progress:
+    with serving(datamodule, bench.batches), progress_bar("sensitivity") as progress:
         rows = sensitivity(
             graph,
             model,
@@ -159,13 +163,15 @@ class _Bench:
         options: SensitivityOptions,
     ) -> "_Bench":
         """Draws the batches."""
-        batches = _each(datamodule.val_dataloader(), lambda loader: _first(loader, options.limit))
+        batches = each_loader(
+            datamodule.val_dataloader(), lambda loader: first_batches(loader, options.limit)
+        )
         return cls(trainer, model, datamodule, options, batches, _training(model, datamodule, options))
 
     @property
     def first(self) -> Any:
         """The first batch of validation."""
-        return next(iter(_flat(self.batches)[0]))
+        return next(iter(flat_loaders(self.batches)[0]))
 
     def inputs(self) -> Inputs:
         """What the module says that it is called with, or noise of the shape of an image, in its dtype."""
@@ -178,16 +184,16 @@ class _Bench:
         """What scores are computed on: inputs of the training batches, with targets where a loss is known."""
         paired = isinstance(self.model, SemanticSegmentation)
         for batch in self.training[: self.options.limit]:
-            yield (batch["image"], batch["mask"]) if paired else _image(batch)
+            yield (batch["image"], batch["mask"]) if paired else image_of(batch)
 
     def about(self) -> dict[str, str | int | None]:
         """What the numbers are of, beside network and criterion."""
         return {
             "metric": self.options.metric,
-            "data": _digest(batch for loader in _flat(self.batches) for batch in loader),
+            "data": batches_digest(batch for loader in flat_loaders(self.batches) for batch in loader),
             "limit": self.options.limit,
             "recalibrate": self.options.recalibrate,
-            "training data": _digest(self.training) if self.training else None,
+            "training data": batches_digest(self.training) if self.training else None,
             "precision": str(self.trainer.precision),
         }
 
@@ -198,7 +204,7 @@ class _Bench:
             self.model.to(device)
             drawn = self.training[: self.options.recalibrate]
             _recalibrate_(
-                self.model, (_image(self.trainer.strategy.batch_to_device(b, device)) for b in drawn)
+                self.model, (image_of(self.trainer.strategy.batch_to_device(b, device)) for b in drawn)
             )
         self.trainer.validate(self.model, datamodule=self.datamodule, verbose=False)
         return float(self.trainer.callback_metrics[self.options.metric])
@@ -226,70 +232,6 @@ def _training(
 
 def _reads_loss(criterion: Criterion) -> bool:
     return criterion.gradients and criterion.output_gradient.source == "loss"
-
-
-class _Held:
-    """Batches in memory. A plain list would be taken for a list of loaders."""
-
-    def __init__(self, batches: Sequence[Any]) -> None:
-        self.batches = batches
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.batches)
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-
-def _first(loader: Iterable[Any], limit: int | None) -> Iterable[Any]:
-    return loader if limit is None else _Held(list(islice(loader, limit)))
-
-
-def _each(loaders: Loaders, change: Callable[[Iterable[Any]], Iterable[Any]]) -> Loaders:
-    if isinstance(loaders, Mapping):
-        return {name: change(loader) for name, loader in loaders.items()}
-    return [change(loader) for loader in loaders] if isinstance(loaders, list | tuple) else change(loaders)
-
-
-def _flat(loaders: Loaders) -> list[Iterable[Any]]:
-    if isinstance(loaders, Mapping):
-        return list(loaders.values())
-    return list(loaders) if isinstance(loaders, list | tuple) else [loaders]
-
-
-@contextmanager
-def _serving(datamodule: L.LightningDataModule, batches: Loaders) -> Iterator[None]:
-    """Within, the data module gives these batches for validation; its other hooks go on working."""
-    vars(datamodule)["val_dataloader"] = lambda: batches
-    try:
-        yield
-    finally:
-        del vars(datamodule)["val_dataloader"]
-
-
-def _digest(batches: Iterable[Any]) -> str:
-    """A short name of the tensors of some batches."""
-    digest = hashlib.sha256()
-
-    def add(tensor: Tensor) -> Tensor:
-        digest.update(tensor_bytes(tensor))
-        return tensor
-
-    for batch in batches:
-        map_tensors(batch, add)
-    return digest.hexdigest()[:16]
-
-
-def _image(batch: Any) -> Tensor:
-    """What the module's forward takes of a batch: ``image`` of a mapping, the first entry of a sequence."""
-    found = batch["image"] if isinstance(batch, Mapping) and "image" in batch else batch
-    found = found[0] if isinstance(found, list | tuple) else found
-    if not isinstance(found, Tensor):
-        raise PruningError(
-            f"no image can be recognised in a batch of type {type(batch).__name__}: let batches be "
-            "mappings with an 'image' or start with it, or choose recalibrate=0 and a criterion of weights"
-        )
-    return found
 
 
 @torch.no_grad()
