@@ -105,7 +105,7 @@ def _gradients(
         raise PruningError("no parameter of the network requires a gradient: unfreeze some, or choose 'l2'")
     for batch in batches:
         device = device_of(model, batch.inputs)
-        with evaluating(model), keeping_rng(device), torch.enable_grad():
+        with evaluating(model), keeping_rng(device), torch.inference_mode(False), torch.enable_grad():
             for scale in scales(device):
                 roots = roots_of(batch.inputs.call(model), batch, how, loss)
                 found = gradients_of(roots, list(trained.values()), scale=scale)

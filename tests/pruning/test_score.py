@@ -93,6 +93,17 @@ def test_inputs_by_keyword_and_inside_no_grad() -> None:
     torch.testing.assert_close(by_keyword, by_position)
 
 
+@pytest.mark.parametrize("of", ["weight", "activation"])
+def test_gradients_are_there_inside_inference_mode_too(of: Any) -> None:
+    net = new_net().eval()
+    graph, criterion = trace(net, batches(1)[0][0]), Taylor(of=of)
+    expected = score(graph, net, criterion, data=batches(), loss=squared_error)
+    data = batches()
+    with torch.inference_mode():
+        found = score(graph, net, criterion, data=data, loss=squared_error)
+    torch.testing.assert_close(found, expected)
+
+
 def test_a_frozen_parameter_counts_as_zero() -> None:
     frozen, net = new_net(), new_net()
     frozen.middle.requires_grad_(False)

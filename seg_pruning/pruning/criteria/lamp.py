@@ -29,8 +29,8 @@ class LAMP(Elementwise):
 
     def finish(self, total: Tensor) -> Tensor:
         """The share of each channel."""
-        energy, order = total.double().sort()
+        energy, order = total.to("cpu", torch.float64).sort()  # not every accelerator has float64
         above = energy.flip(0).cumsum(0).flip(0)
         first = torch.searchsorted(energy, energy)  # equal channels count one another
         share = energy / above[first].clamp_min(torch.finfo(energy.dtype).tiny)
-        return torch.empty_like(share).scatter_(0, order, share).float()
+        return torch.empty_like(share).scatter_(0, order, share).to(total.device, torch.float32)
