@@ -16,7 +16,7 @@ from seg_pruning.surgery.expressions import Extent
 from seg_pruning.surgery.inputs import flatten_tensors
 from seg_pruning.surgery.ledger import Ledger
 from seg_pruning.surgery.rules import apply_rule
-from seg_pruning.surgery.rules.attention import hold_width
+from seg_pruning.surgery.rules.attention import hold_width, note_root
 from seg_pruning.surgery.sizes import Shape, Size
 from seg_pruning.surgery.storages import Storages
 
@@ -51,9 +51,8 @@ class FunctionCalls(TorchFunctionMode):
         kwargs = kwargs or {}
         if self.ledger is not None and func in _LENGTHS:
             return _measured(func(*args, **kwargs), args[0], self.ledger, func, (*args[1:], *kwargs.values()))
-        if self.ledger is not None and func is F.scaled_dot_product_attention and self._scales(args, kwargs):
-            given = dict(zip(("query", "key"), args, strict=False)) | kwargs
-            hold_width(self.ledger, given["query"], given["key"])
+        if self.ledger is not None and func is F.scaled_dot_product_attention:
+            _note_scale(self.ledger, args, kwargs)
         if func is F.multi_head_attention_forward:
             with self:
                 return _SEEN_THROUGH(*args, **kwargs)
@@ -63,10 +62,15 @@ class FunctionCalls(TorchFunctionMode):
         finally:
             self.frames.pop()
 
-    def _scales(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-        """Whether fused attention called like this takes its scale from a width, by itself or by Python."""
-        scale = args[6] if len(args) > 6 else kwargs.get("scale")
-        return scale is None or (self.ledger is not None and self.ledger.scales.take_root(scale) is not None)
+
+def _note_scale(ledger: Ledger, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    """Notes whether fused attention called like this takes its scale from a width, by itself or by Python."""
+    names = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal", "scale")
+    given = {**dict(zip(names, args, strict=False)), **kwargs}
+    if given.get("scale") is None:
+        hold_width(ledger, given["query"], given["key"])
+    else:
+        note_root(ledger, given["query"], given["scale"])
 
 
 # Under a function mode this one function of torch hands itself over whole, and with it the widths that it

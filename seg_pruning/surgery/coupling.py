@@ -117,8 +117,9 @@ def solve(fits: Sequence[Fit], values: Mapping[Attribute, int], keep: Keep) -> d
             attribute = _assumed(later[0][0], known)
             known[attribute] = values[attribute]
         pending = later
+    final = {**values, **known}
     for expression, target in equations:  # one that fitted before another one changed its attribute
-        _settle(expression, target, {**values, **known}, values, value_of)
+        _settle(expression, target, final, values, value_of)
     if zero := [str(a) for a, value in known.items() if value < 1]:
         raise PruningError(f"the plan keeps no channel of an axis that {zero[0]} sizes; keep 1 or more")
     return {a: known[a] for a in sorted(known) if known[a] != values[a]}
@@ -162,6 +163,14 @@ def _settle(
 def _equations(fit: Fit, keep: Keep) -> list[tuple[Expression, int]]:
     lengths = _kept_lengths(fit.labels, keep)
     return [(expression, lengths[dim]) for dim, expression in fit.sizes]
+
+
+def value_of(expression: Expression, values: Mapping[Attribute, int], keep: Keep) -> int:
+    """What `expression` gives, with attributes of `values`, when of all labels `keep` are kept."""
+    return evaluate(
+        expression,
+        lambda leaf: _kept_lengths(leaf.labels, keep)[leaf.dim] if isinstance(leaf, Extent) else values[leaf],
+    )
 
 
 def _kept_lengths(labels: LabelArray, keep: Keep) -> tuple[int, ...]:

@@ -1,15 +1,14 @@
 """A plan as keep masks, one for each tensor; pure: nothing here touches a network."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from seg_pruning.surgery.coupling import solve
+from seg_pruning.surgery.coupling import Keep, solve, value_of
 from seg_pruning.surgery.errors import PruningError
 from seg_pruning.surgery.expressions import Attribute
 from seg_pruning.surgery.labels import LabelArray, kept_extents
@@ -146,7 +145,9 @@ def plan_cut(graph: "ChannelGraph", plan: Plan) -> Cut:
     keep = graph.keep(plan)
     _check_dropped(graph, plan.dropped)
     sizes = solve(graph.trace.fits, graph.trace.sizes, keep)
-    return Cut(plan, _masks(graph.trace, keep), sizes, plan.dropped, _scales(graph.trace, keep))
+    scales = _scales(graph.trace, keep, sizes)
+    whole = {name: torch.ones(graph.trace.shapes[name], dtype=torch.bool) for name in scales}
+    return Cut(plan, {**whole, **_masks(graph.trace, keep)}, sizes, plan.dropped, scales)
 
 
 def _check_dropped(graph: "ChannelGraph", paths: tuple[str, ...]) -> None:
@@ -171,21 +172,35 @@ def _masks(trace: Trace, keep: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> di
     return {name: mask.expand(trace.shapes[name]) for name, mask in masks.items()}
 
 
-def _scales(trace: Trace, keep: npt.NDArray[np.bool_]) -> dict[str, Tensor]:
-    """What makes up for the scale of each fused attention whose queries lose width."""
+def _scales(trace: Trace, keep: Keep, sizes: Mapping[Attribute, int]) -> dict[str, Tensor]:
+    """What makes up for the scales of attention whose queries lose width, or whose size is rewritten."""
     scales: dict[str, Tensor] = {}
-    for number in trace.scales.follows:
-        array = trace.scales.scaled[number][0]
-        lengths = kept_extents(keep[array])
-        if lengths is None or lengths[0][-1] == array.shape[-1]:
-            continue
-        factor = (lengths[0][-1] / array.shape[-1]) ** 0.5
-        made = _with_what_was_added(trace, array)
+    for queries, factor in (*_fused(trace, keep), *_computed(trace, keep, sizes)):
+        made = _with_what_was_added(trace, queries)
         for mint in trace.mints:
             if mint.tensor in trace.parameter_set and (inside := np.isin(mint.labels, made)).any():
                 before = scales.get(mint.tensor, torch.ones((), dtype=torch.float64))
                 scales[mint.tensor] = torch.where(torch.from_numpy(inside), factor, before)
     return scales
+
+
+def _fused(trace: Trace, keep: Keep) -> Iterator[tuple[LabelArray, float]]:
+    """The queries of fused attention that lose width, and their factor."""
+    for number in trace.scales.follows:
+        queries = trace.scales.scaled[number][0]
+        lengths = kept_extents(keep[queries])
+        if lengths is not None and lengths[0][-1] != queries.shape[-1]:
+            yield queries, (lengths[0][-1] / queries.shape[-1]) ** 0.5
+
+
+def _computed(trace: Trace, keep: Keep, sizes: Mapping[Attribute, int]) -> Iterator[tuple[LabelArray, float]]:
+    """What is scaled by the root of a size that changes, and its factor."""
+    everything = np.ones_like(keep)
+    for root in trace.scales.roots:
+        old = value_of(root.size, trace.sizes, everything)
+        new = value_of(root.size, {**trace.sizes, **sizes}, keep)
+        if root.queries and new != old:
+            yield root.queries[0], (new / old) ** -root.power
 
 
 def _with_what_was_added(trace: Trace, queries: LabelArray) -> LabelArray:

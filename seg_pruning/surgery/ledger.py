@@ -194,9 +194,9 @@ class Ledger:
         """Notes that Python found the length of `axis` equal to `told`."""
         self.fit(axis.labels, {axis.dim: told}, axis.dim)
 
-    def told_float(self, value: int) -> None:
+    def told_float(self, value: int, told: Expression) -> None:
         """Notes that Python made a float of a size of `value`."""
-        self.scales.floats.append(value)
+        self.scales.floats.append((value, told))
 
     def narrowing(self, array: LabelArray) -> int | None:
         """The dim of `array` along which channels leave, line by line; None where that is open."""

@@ -39,8 +39,8 @@ class Owner(Protocol):
     def told_equal(self, axis: Extent, told: Expression) -> None:
         """Hears that Python found the length of `axis` equal to `told`, which was read from attributes."""
 
-    def told_float(self, value: int) -> None:
-        """Hears that Python made a float of a size of `value`."""
+    def told_float(self, value: int, told: Expression) -> None:
+        """Hears that Python made a float of a size of `value`, which came about as `told` says."""
 
 
 class Size(int):
@@ -90,13 +90,13 @@ class Size(int):
 
     def __float__(self) -> float:
         """That it is taken is noted: a scale may be made of it, which a cut would change."""
-        self.owner.told_float(int(self))
+        self.owner.told_float(int(self), self.expression)
         return float(int(self))
 
     def __pow__(self, other: Any, *modulo: Any) -> Any:
         """A root is noted like a float."""
         if isinstance(other, float):
-            self.owner.told_float(int(self))
+            self.owner.told_float(int(self), self.expression)
         return pow(int(self), other, *modulo)
 
     def __neg__(self) -> Any:

@@ -7,6 +7,7 @@ from functools import cached_property
 
 from torch import nn
 from torch.func import functional_call
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from seg_pruning.surgery.calls import FunctionCalls, Ops
 from seg_pruning.surgery.coupling import couplings
@@ -136,7 +137,7 @@ def record(
 ) -> Trace:
     """Runs `model` and gives what the rules said; `model` is untouched.
 
-    It is run twice where it holds grouped convolutions.
+    It is run again where a grouped convolution is met that no layer of torch.nn announced.
 
     Args:
         model: any module that runs.
@@ -148,7 +149,7 @@ def record(
         PruningError: the network cannot be run on `example_inputs`, or returns no tensor.
     """
     inputs = Inputs.of(example_inputs)
-    joint: dict[str, tuple[int, ...]] = {}
+    joint = _grouped_weights(model)
     while True:
         with untouched(model):
             ledger = _run(model, inputs, Ledger(joint=joint, scales=Scales(follows), dense=dense or {}))
@@ -177,6 +178,18 @@ def record(
         scales=ledger.scales,
         ops=tuple(ledger.ops),
     )
+
+
+def _grouped_weights(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    """The dims of weights that grouped convolutions read jointly, as far as layers tell."""
+    return {
+        f"{path}.weight" if path else "weight": (0, 1)
+        for path, layer in model.named_modules()
+        if isinstance(layer, _ConvNd)
+        and not isinstance(layer, _ConvTransposeNd)
+        and layer.groups > 1
+        and layer.weight.shape[1] > 1
+    }
 
 
 def _run(model: nn.Module, inputs: Inputs, ledger: Ledger) -> Ledger:

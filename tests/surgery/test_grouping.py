@@ -36,6 +36,7 @@ def hand_made(sizes, *, ties=(), pins=(), blocks=(), idle=()):
         work=(),
         sites={},
         scales=Scales(),
+        buffers=(),
         ops=(),
     )
 

@@ -9,6 +9,7 @@ from seg_pruning.surgery.ledger import Ledger
 from seg_pruning.surgery.rules.contractions import contract
 from seg_pruning.surgery.rules.pointwise import pointwise
 from seg_pruning.surgery.rules.registry import rule
+from seg_pruning.surgery.scales import Root
 
 aten = torch.ops.aten
 
@@ -38,20 +39,26 @@ def hold_width(ledger: Ledger, query: Tensor, key: Tensor) -> None:
 
 @rule(aten.mul, aten.div)
 def scale(ledger: Ledger, call: Call) -> tuple[LabelSet, ...]:
-    """As any element-wise op; attention by hand divides by the root of a width, as `hold_width` says.
+    """As any element-wise op; attention by hand divides by the root of a width, which the cut makes up for.
 
     What it divides are the queries, or the products of queries and keys.
     """
     factor = call["other"]
-    width = ledger.scales.take_root(factor) if isinstance(factor, float) else None
-    if width is not None:
-        x = call["self"]
-        own = tuple(a for a in ledger.labels(x) if x.ndim and a.shape[-1] == width)
-        queries = own or tuple(a for a in ledger.scales.ended if a.shape[-1] == width)
-        if queries and not ledger.scales.note(queries):
-            for array in queries:
-                ledger.unmixed((array,), [array.ndim - 1], f"{call.name} by a root {SCALE}")
+    found = ledger.scales.take_root(factor) if isinstance(factor, float) else None
+    if found is not None:
+        x, (size, power) = call["self"], found
+        own = tuple(a for a in ledger.labels(x) if x.ndim and a.shape[-1] > 1)
+        power = power if call.func.overloadpacket in (aten.mul, aten.mul_) else -power
+        ledger.scales.roots.append(Root(own or ledger.scales.ended, size, power))
     return pointwise(ledger, call)
+
+
+def note_root(ledger: Ledger, query: Tensor, factor: float) -> None:
+    """Notes that Python gives the root of a width to fused attention, if `factor` is one."""
+    found = ledger.scales.take_root(factor)
+    if found is not None:
+        queries = tuple(a for a in ledger.labels(query) if query.ndim - 1 in span(a))
+        ledger.scales.roots.append(Root(queries, *found))
 
 
 @rule(*ATTENTION)

@@ -75,4 +75,4 @@ class StoredBesideAnEqualOne(ByHeadSize):
 _tokens("AttentionByHeadSize", ByHeadSize)
 _tokens("AttentionBySizeOfQueries", BySizeOfQueries)
 _tokens("AttentionGivenTheRoot", GivenToTheKernel)
-_tokens("AttentionStoredBesideAnEqualOne", StoredBesideAnEqualOne, "block.query", "block.gate")
+_tokens("AttentionStoredBesideAnEqualOne", StoredBesideAnEqualOne)
