@@ -102,10 +102,11 @@ def prune_(
     _refuse_not_finite(model)
     inputs = Inputs.of(example_inputs)
     inputs = inputs.to(device=device_of(model, inputs))
-    options = options.resolved(device_of(model, inputs), dtype_of(model, inputs))
+    timed = wanted.needs_latency or options.per == "latency"
+    dtype = target.torch_dtype if timed else dtype_of(model, inputs)
+    options = options.resolved(device_of(model, inputs), dtype, timed=timed)
     graph = trace(model, inputs)
     dropped = dead_modules(model, graph) if dead else ()
-    timed = wanted.needs_latency or options.per == "latency"
     model_of_time = latency_of(graph, model, inputs, target, multiple=options.multiple) if timed else None
     before = _cost(model, inputs, model_of_time)
     dense = amounts(graph, latency=model_of_time)

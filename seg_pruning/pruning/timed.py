@@ -63,7 +63,8 @@ def select_timed(
     meter = Meter(latency.timer.graph)
     tried: list[TimedPlan] = []
     for _ in range(_ROUNDS):
-        plan = _chosen(choose, latency, limit, asked)
+        low = bool(tried) and tried[-1].got < (1 - TOLERANCE) * asked
+        plan = _chosen(choose, latency, limit, aims=(asked,) if low else (_AIM * asked, asked))
         if plan is None and tried:
             break
         plan = plan or choose(limit, latency)  # says what can be reached
@@ -86,10 +87,14 @@ def select_timed(
 
 
 def _chosen(
-    choose: Callable[[Amounts, LatencyModel], Plan], latency: LatencyModel, limit: Amounts, asked: float
+    choose: Callable[[Amounts, LatencyModel], Plan],
+    latency: LatencyModel,
+    limit: Amounts,
+    *,
+    aims: tuple[float, ...],
 ) -> Plan | None:
-    """The plan a little below the limit, or else at it; None where that cannot be reached."""
-    for aim in (_AIM * asked, asked):
+    """The plan for the first of some latencies that can be reached; None where none can."""
+    for aim in aims:
         try:
             return choose(replace(limit, latency_ms=aim), latency)
         except PruningError:

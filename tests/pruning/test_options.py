@@ -16,4 +16,5 @@ from seg_pruning.pruning.options import Selection
 )
 def test_open_rounding_is_what_pays_on_the_device(device: str, dtype: torch.dtype, round_to: int) -> None:
     assert Selection().resolved(device, dtype) == Selection(round_to=round_to)
+    assert Selection().resolved(device, dtype, timed=True).round_to == (8 if device == "cpu" else round_to)
     assert Selection(round_to=3).resolved(device, dtype).round_to == 3

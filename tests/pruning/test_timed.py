@@ -47,7 +47,7 @@ def milliseconds(net: nn.Module) -> float:
 def test_a_latency_is_got_within_five_percent(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: type[nn.Module], kept: float
 ) -> None:
-    dense, net, result = pruned(monkeypatch, tmp_path, kind, {"latency": kept})
+    dense, net, result = pruned(monkeypatch, tmp_path, kind, {"latency": kept}, round_to=1)
     spent = result.spent["latency_ms"]
     assert spent.asked == pytest.approx(kept * milliseconds(dense))
     assert spent.got == pytest.approx(milliseconds(net))
@@ -60,12 +60,22 @@ def test_a_latency_is_got_within_five_percent(
 def test_milliseconds_hold_beside_other_budgets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     torch.manual_seed(0)
     asked = 0.6 * milliseconds(UNet())
-    _, net, result = pruned(monkeypatch, tmp_path, UNet, {"latency_ms": asked, "params": 0.3})
+    _, net, result = pruned(monkeypatch, tmp_path, UNet, {"latency_ms": asked, "params": 0.3}, round_to=1)
     assert result.spent["latency_ms"].got == pytest.approx(milliseconds(net))
     assert milliseconds(net) <= asked
     assert result.after.params <= 0.3 * result.before.params
     assert max(spent.got / spent.asked for spent in result.spent.values()) >= 0.95
     json.dumps({name: vars(spent) for name, spent in result.spent.items()}, allow_nan=False)
+
+
+def test_widths_are_multiples_of_eight_where_time_counts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    *_, result = pruned(monkeypatch, tmp_path, UNet, {"latency": 0.5})
+    assert {len(kept) % 8 for kept in result.plan.kept.values()} == {0}
+    assert 0.85 < result.spent["latency_ms"].got / result.spent["latency_ms"].asked <= 1
+    *_, other = pruned(monkeypatch, tmp_path, UNet, {"macs": 0.5})
+    assert {len(kept) % 8 for kept in other.plan.kept.values()} != {0}
 
 
 def test_scores_per_latency(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
