@@ -23,6 +23,7 @@ from seg_pruning.profiling.latency_table import LatencyTable, measure_table
 from seg_pruning.profiling.layers import layers_of
 from seg_pruning.profiling.target import Target
 from seg_pruning.profiling.timer import NetworkTimer
+from seg_pruning.surgery.errors import PruningError
 from seg_pruning.surgery.inputs import ExampleInputs, Inputs
 from seg_pruning.surgery.plan import Plan
 from seg_pruning.surgery.structure import structure_of
@@ -134,7 +135,10 @@ def _set_right(model: LatencyModel) -> LatencyModel:
     whole = np.array([group.size for group in graph.prunable], dtype=np.float64)
     kept = {group.name: _quarter(group) for group in graph.prunable}
     thin = np.array([len(kept[group.name]) for group in graph.prunable], dtype=np.float64)
-    present, pruned = timer.beside(Plan(kept, {group.name: group.size for group in graph.prunable}))
+    try:
+        present, pruned = timer.beside(Plan(kept, {group.name: group.size for group in graph.prunable}))
+    except (PruningError, RuntimeError):  # it does not run as thin as that: all of the rest is a constant
+        thin, (present, pruned) = whole, (timer.present(),) * 2
     rest = [max(0.0, ms - model(at)) for ms, at in ((present, whole), (pruned, thin))]
     written = [model.written(at) for at in (whole, thin)]
     per_byte = max(0.0, rest[0] - rest[1]) / max(1, written[0] - written[1])

@@ -134,6 +134,34 @@ def test_conditions_hold_while_the_network_is_timed(tmp_path: Path) -> None:
     assert latency.timer.inputs.tensors[0].dtype == torch.bfloat16
 
 
+class Thick(nn.Sequential):
+    """Refuses to run thin."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self[0].weight.shape[0] == 4:  # a quarter, and no width that the trials happen to try
+            raise RuntimeError("too thin")
+        return super().forward(x)
+
+
+def test_a_network_that_does_not_run_thin_has_a_constant_rest(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = Thick(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 2, 1))
+    dense = PER_MAC * macs(lambda: net(IMAGE[:1]))
+    _, latency = foretold(tmp_path, Worked(lambda layers: layers + 0.5), net)
+    assert net[0].out_channels == 16
+    assert latency(np.array([16.0])) == pytest.approx(dense + 0.5)
+    assert (latency.fixed, latency.per_byte) == (pytest.approx(0.5), 0.0)
+
+
+def test_a_network_of_which_nothing_can_leave(tmp_path: Path) -> None:
+    net = nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU())
+    graph, latency = foretold(tmp_path, Worked(), net)
+    assert not graph.prunable
+    assert latency(np.zeros(0)) == pytest.approx(PER_MAC * macs(lambda: net(IMAGE[:1])))
+    graph, latency = foretold(tmp_path, Worked(lambda layers: 0.25), nn.Sequential(nn.ReLU()))
+    assert latency(np.zeros(0)) == 0.25
+
+
 # -- what is kept on disk
 
 
