@@ -126,7 +126,7 @@ TIMM_PLAIN_VIT = (  # one stride throughout: only dpt takes them
 )
 TIMM = (*TIMM_CNN, *TIMM_ATTENTION, *TIMM_PLAIN_VIT)
 ENCODERS = (*NATIVE, *TIMM)
-# Efficient channel attention slides a kernel along the channels: what feeds it stays, so that it is not plain.
+# Efficient channel attention slides a kernel along the channels: what feeds it stays. It is not plain.
 PLAIN_CNN = frozenset((*NATIVE_CNN, *TIMM_CNN)) - {"tu-eca_nfnet_l0"}
 SIDES = (64, 128, 224, 256, 384)
 
