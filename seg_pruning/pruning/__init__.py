@@ -5,6 +5,7 @@ from seg_pruning.pruning.budgets import Amounts, Budget, amounts
 from seg_pruning.pruning.prune import PruneResult, prune_
 from seg_pruning.pruning.score import RunningScores, Scores, score
 from seg_pruning.pruning.selection import Selection, check_reachable, select
+from seg_pruning.pruning.timed import TimedPlan, select_timed
 
 __all__ = [
     "Amounts",
@@ -13,6 +14,7 @@ __all__ = [
     "RunningScores",
     "Scores",
     "Selection",
+    "TimedPlan",
     "amounts",
     "check_reachable",
     "criteria",
@@ -20,4 +22,5 @@ __all__ = [
     "schedules",
     "score",
     "select",
+    "select_timed",
 ]

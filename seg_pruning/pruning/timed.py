@@ -51,9 +51,10 @@ def select_timed(
         choose: gives the plan for a limit, by a predictor; `select` with all else filled in.
         latency: the predictor to begin with.
         limit: with a `latency_ms`.
-        relative_to: milliseconds of the dense network, where the limit is a fraction of those: then the two
-            are measured in turns and the pruned one counts in proportion, so that a machine that has become
-            slower meanwhile changes nothing.
+        relative_to: milliseconds that the network as it is counts for, where the limit is a fraction of
+            those of the dense one: what was measured of the dense network, or what came out of the last cut.
+            The pruned network then counts in proportion to it, measured in turns, so that a machine that has
+            become slower meanwhile changes nothing.
 
     Raises:
         PruningError: the limit cannot be reached.
