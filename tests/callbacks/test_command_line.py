@@ -47,7 +47,7 @@ def built(criterion: object) -> tuple[IterativePruning, str]:
 def test_built_from_a_config(criterion, kind):
     callback, _ = built(criterion)
     assert callback.epochs == (2, 4, 6)
-    assert callback.budget.fractions == {"macs": 0.3, "params": 0.5, "channels": 1.0}
+    assert callback.budget.fractions == {"macs": 0.3, "params": 0.5}
     assert callback.selection == Selection(scope="local", round_to=8, protect=("net.head", "net.first.*"))
     assert type(callback.scores.criterion) is kind
     if isinstance(criterion, dict):
