@@ -4,7 +4,7 @@ The *masked original* is the dense network with every removed element of every t
 ops that mix channels (LayerNorm, GroupNorm, means over channels) run over the kept ones only.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -91,7 +91,7 @@ def _compared(
     tensors: Mapping[str, Tensor],
     form: Form,
 ) -> Certificate:
-    values, small = {name: form(t) for name, t in tensors.items()}, inputs.map(form)
+    values, small = Formed(tensors, form), inputs.map(form)
     try:
         with untouched(model):
             masked = masked_output(model, graph, cut, small, values)
@@ -114,6 +114,26 @@ def raised(tensor: Tensor) -> Tensor:
 def doubled(tensor: Tensor) -> Tensor:
     """`tensor` without gradient, in double precision if it is a floating one."""
     return tensor.detach().double() if tensor.is_floating_point() else tensor.detach()
+
+
+class Formed(Mapping[str, Tensor]):
+    """Tensors in a finer form, one by one as they are asked for: never two copies of all."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], form: Form) -> None:
+        self._tensors = tensors
+        self._form = form
+
+    @override
+    def __getitem__(self, name: str) -> Tensor:
+        return self._form(self._tensors[name])
+
+    @override
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    @override
+    def __len__(self) -> int:
+        return len(self._tensors)
 
 
 def difference(expected: Sequence[Tensor], got: Sequence[Tensor]) -> float:

@@ -1,19 +1,18 @@
 """A certified cut: planned, written, proved, or rolled back."""
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 from torch.func import functional_call
 from torch.optim import Optimizer
-from typing_extensions import override
 
 from seg_pruning.surgery.apply import Journal, commit_
 from seg_pruning.surgery.certificate import (
     TOLERANCE,
     Certificate,
     Form,
+    Formed,
     certify,
     difference,
     doubled,
@@ -80,7 +79,7 @@ def _expected(
 ) -> list[torch.Tensor]:
     """What the masked original answers."""
     with untouched(model):
-        expected = masked_output(model, graph, cut, inputs.map(form), _Raised(tensors_of(model), form))
+        expected = masked_output(model, graph, cut, inputs.map(form), Formed(tensors_of(model), form))
     if not all(bool(torch.isfinite(t).all()) for t in expected):
         raise PruningError(
             "the network's output on the example inputs is not finite: nothing can be proved about a cut; "
@@ -89,29 +88,9 @@ def _expected(
     return expected
 
 
-class _Raised(Mapping[str, torch.Tensor]):
-    """Tensors in a finer form, one by one as they are asked for: never two copies of all."""
-
-    def __init__(self, tensors: Mapping[str, torch.Tensor], form: Form) -> None:
-        self._tensors = tensors
-        self._form = form
-
-    @override
-    def __getitem__(self, name: str) -> torch.Tensor:
-        return self._form(self._tensors[name])
-
-    @override
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._tensors)
-
-    @override
-    def __len__(self) -> int:
-        return len(self._tensors)
-
-
 def _found_now(model: nn.Module, inputs: Inputs, expected: list[torch.Tensor], form: Form) -> Certificate:
-    values = {name: form(tensor) for name, tensor in tensors_of(model).items()}
     small = inputs.map(form)
+    values = dict(Formed(tensors_of(model), form))
     try:
         with untouched(model), eval_mode(model), repeatable():
             got = flatten_tensors(functional_call(model, values, small.args, dict(small.kwargs)))
