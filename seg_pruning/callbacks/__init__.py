@@ -1,6 +1,8 @@
 """When channels leave: the pruning of a network while Lightning trains it."""
 
 from seg_pruning.callbacks.dense import DENSE_CHECKPOINT
+from seg_pruning.callbacks.floor import Floor
 from seg_pruning.callbacks.iterative_pruning import IterativePruning
+from seg_pruning.callbacks.options import Recovery, Schedule, Scoring
 
-__all__ = ["DENSE_CHECKPOINT", "IterativePruning"]
+__all__ = ["DENSE_CHECKPOINT", "Floor", "IterativePruning", "Recovery", "Schedule", "Scoring"]

@@ -6,8 +6,11 @@ from collections.abc import Sequence
 import lightning as L
 from lightning.pytorch.strategies import SingleDeviceStrategy
 
+from seg_pruning.callbacks.scoring import TrainingScores
+from seg_pruning.callbacks.timing import Timing
 from seg_pruning.pruning import schedules
-from seg_pruning.pruning.score import RunningScores
+from seg_pruning.pruning.criteria import Criterion
+from seg_pruning.pruning.schedules import Unit
 from seg_pruning.surgery.errors import PruningError
 
 
@@ -22,7 +25,7 @@ def check_one_device(trainer: L.Trainer) -> None:
 
 def check_epochs(trainer: L.Trainer, epochs: Sequence[int]) -> None:
     """Raises where `max_epochs` leaves no epoch to recover after the last cut."""
-    if not _trial_run(trainer):
+    if epochs and not _trial_run(trainer):
         schedules.events(epochs[0], 1, epochs[-1], trainer.max_epochs)
 
 
@@ -42,23 +45,53 @@ def check_steps(trainer: L.Trainer, epochs: Sequence[int]) -> None:
         )
 
 
-def check_not_missed(now: int, missed: Sequence[int]) -> None:
-    """Raises where a training that goes on at epoch `now` is past cuts that were never made."""
+def check_last_step(trainer: L.Trainer, last: int) -> None:
+    """Raises where the training has no optimizer step after the cut before step `last`."""
+    batches = trainer.num_training_batches
+    if _trial_run(trainer) or not trainer.lightning_module.automatic_optimization:
+        return
+    ends = [float(trainer.max_steps)] if trainer.max_steps >= 0 else []
+    if trainer.max_epochs is not None and trainer.max_epochs >= 0 and not math.isinf(batches):
+        ends.append(trainer.max_epochs * math.ceil(batches / trainer.accumulate_grad_batches))
+    if ends:
+        schedules.events(last, 1, None, int(min(ends)), unit="step")
+
+
+def check_not_missed(now: int, missed: Sequence[int], unit: Unit = "epoch") -> None:
+    """Raises where a training that goes on at epoch or step `now` is past cuts that were never made."""
     if missed:
         raise PruningError(
-            f"training goes on at epoch {now} (counted from 0), but the cuts of epochs "
-            f"{', '.join(map(str, missed[:10]))} were not made before: choose start_epoch={now + 1} or later"
+            f"training goes on at {unit} {now} (counted from 0), but the cuts of {unit}s "
+            f"{', '.join(map(str, missed[:10]))} were not made before: choose start_{unit}={now + 1} or later"
         )
 
 
-def check_observed(now: int, scores: RunningScores) -> None:
-    """Raises where a cut is due as training begins at epoch `now`, and no gradient was seen before."""
-    if scores.criterion.gradients and not scores.count:
+def check_observed(now: int, scores: TrainingScores, unit: Unit = "epoch") -> None:
+    """Raises where a cut is due as training begins at `now`, and nothing gave scores before."""
+    if not scores.ready:
         raise PruningError(
-            f"a cut is due as training goes on at epoch {now} (counted from 0), but "
-            f"{type(scores.criterion).__name__} needs the gradients of at least one epoch before it: choose "
-            f"start_epoch={now + 1} or later, or a criterion of weights such as 'l2'"
+            f"a cut is due as training goes on at {unit} {now} (counted from 0), but "
+            f"{type(scores.criterion).__name__} needs the gradients of at least one {unit} before it: choose "
+            f"start_{unit}={now + 1} or later, or a criterion of weights such as 'l2'"
         )
+
+
+def check_start(criterion: Criterion, timing: Timing) -> None:
+    """Raises where the first cut comes before any gradient that `criterion` needs."""
+    if criterion.gradients and timing.times[0] == 0:
+        raise PruningError(
+            f"{type(criterion).__name__} needs the gradients of at least one {timing.unit}, but "
+            f"start_{timing.unit} is 0; start at {timing.unit} 1 or later, or choose a criterion of weights "
+            "such as 'l2'"
+        )
+
+
+def check_times(trainer: L.Trainer, timing: Timing) -> None:
+    """Raises where the training ends too early for the last cut; call it when the data is known."""
+    if timing.unit == "epoch":
+        check_steps(trainer, timing.times)
+    else:
+        check_last_step(trainer, timing.last)
 
 
 def _trial_run(trainer: L.Trainer) -> bool:

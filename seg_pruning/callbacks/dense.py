@@ -4,16 +4,18 @@ import shutil
 from pathlib import Path
 
 import lightning as L
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 DENSE_CHECKPOINT = "dense.ckpt"
 """The name of the checkpoint that is written just before the first cut."""
 
 
-def save_dense(trainer: L.Trainer) -> None:
-    """Writes the weights beside the other checkpoints; nothing where a trainer keeps none."""
+def save_dense(trainer: L.Trainer) -> Path | None:
+    """Writes the weights beside the other checkpoints, and says where; nothing where a trainer keeps none."""
     target = _target(trainer)
     if target is not None:
         trainer.save_checkpoint(target, weights_only=True)
+    return target
 
 
 def bring_dense(trainer: L.Trainer) -> None:
@@ -27,6 +29,19 @@ def bring_dense(trainer: L.Trainer) -> None:
         shutil.copyfile(source, target)
 
 
-def _target(trainer: L.Trainer) -> Path | None:
+def save_last_again(trainer: L.Trainer) -> None:
+    """Writes the last checkpoint anew, with the network that training ended with."""
+    for checkpoint in trainer.checkpoint_callbacks:
+        if isinstance(checkpoint, ModelCheckpoint) and checkpoint.save_last and checkpoint.last_model_path:
+            trainer.save_checkpoint(checkpoint.last_model_path, weights_only=checkpoint.save_weights_only)
+
+
+def checkpoint_folder(trainer: L.Trainer) -> Path | None:
+    """Where the trainer keeps checkpoints; None where it keeps none."""
     folder = getattr(trainer.checkpoint_callback, "dirpath", None)
-    return None if folder is None else Path(folder) / DENSE_CHECKPOINT
+    return None if folder is None else Path(folder)
+
+
+def _target(trainer: L.Trainer) -> Path | None:
+    folder = checkpoint_folder(trainer)
+    return None if folder is None else folder / DENSE_CHECKPOINT

@@ -16,7 +16,7 @@ class Event:
 
     Attributes:
         number: counted from 1.
-        planned: how many cuts there will be.
+        planned: how many cuts are planned; a floor on a metric may make it more or fewer.
         dense: amounts before the first cut.
         before: amounts before this one.
         graph: of the network after it.

@@ -1,4 +1,4 @@
-"""When how much leaves: pure functions of floats, and the epochs at which a cut is due.
+"""When how much leaves: pure functions of floats, and the epochs or steps at which a cut is due.
 
 A schedule takes the progress in [0, 1] (0 before the first cut, 1 at the last) and the fraction kept in the
 end, and gives the fraction of the way from nothing removed to all of it: 0 at 0, 1 at 1, never falling.
@@ -9,9 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
+from typing import Literal, TypeAlias
 
 from seg_pruning.pruning.names import choose
 from seg_pruning.surgery.errors import PruningError
+
+Unit: TypeAlias = Literal["epoch", "step"]
+"""What times are counted in: epochs, or steps of the optimizer; from 0."""
 
 Schedule = Callable[[float, float], float]
 """(progress, fraction kept in the end) -> fraction of the way; only `exponential` looks at the second."""
@@ -101,15 +105,21 @@ def target(kept: float, progress: float, *, schedule: str | Schedule = "cubic") 
 
 
 def events(
-    start_epoch: int, every_n_epochs: int, end_epoch: int | None, max_epochs: int | None
+    start_epoch: int,
+    every_n_epochs: int,
+    end_epoch: int | None,
+    max_epochs: int | None,
+    *,
+    unit: Unit = "epoch",
 ) -> tuple[int, ...]:
-    """Epochs, counted from 0, at whose start a cut is due.
+    """Epochs, counted from 0, at whose start a cut is due; or optimizer steps, before which it is.
 
     Args:
         start_epoch: The first of them; that many epochs are trained before it.
         every_n_epochs: From one to the next.
         end_epoch: None is later than this; `None` for a single cut.
         max_epochs: Epochs of the whole training; `None` or -1 where it has no such end.
+        unit: With "step" all four are numbers of optimizer steps, and errors say so.
 
     Returns:
         `start_epoch`, `start_epoch + every_n_epochs`, ... up to `end_epoch`. After the last of them at least
@@ -124,20 +134,20 @@ def events(
     """
     end = start_epoch if end_epoch is None else end_epoch
     if start_epoch < 0:
-        raise PruningError(f"expected start_epoch to be 0 or more, but got {start_epoch}")
+        raise PruningError(f"expected start_{unit} to be 0 or more, but got {start_epoch}")
     if every_n_epochs < 1:
-        raise PruningError(f"expected every_n_epochs to be 1 or more, but got {every_n_epochs}")
+        raise PruningError(f"expected every_n_{unit}s to be 1 or more, but got {every_n_epochs}")
     if end < start_epoch:
         raise PruningError(
-            f"expected end_epoch to be start_epoch={start_epoch} or later, but got {end_epoch}: "
+            f"expected end_{unit} to be start_{unit}={start_epoch} or later, but got {end_epoch}: "
             "end later or start sooner"
         )
     due = tuple(range(start_epoch, end + 1, every_n_epochs))
     if max_epochs is not None and max_epochs >= 0 and due[-1] >= max_epochs:
         raise PruningError(
-            f"the last cut would be at the start of epoch {due[-1]} (counted from 0) of {max_epochs}, which "
-            f"leaves no epoch to recover: choose max_epochs={due[-1] + 1} or more, "
-            f"or start_epoch and end_epoch below {max_epochs}"
+            f"the last cut would be at the start of {unit} {due[-1]} (counted from 0) of {max_epochs}, which "
+            f"leaves no {unit} to recover: choose max_{unit}s={due[-1] + 1} or more, "
+            f"or start_{unit} and end_{unit} below {max_epochs}"
         )
     return due
 
@@ -145,10 +155,12 @@ def events(
 def progress_at(epoch: int, due: Sequence[int]) -> float:
     """Fraction of the cuts in `due` that are done after the start of `epoch`; 1 from the last one on.
 
+    Steps count in the same way.
+
     Example:
         >>> [progress_at(epoch, (5, 7)) for epoch in (4, 5, 6, 7, 8)]
         [0.0, 0.5, 0.5, 1.0, 1.0]
     """
     if not due:
-        raise PruningError("expected at least one epoch with a cut, but got none")
+        raise PruningError("expected at least one epoch or step with a cut, but got none")
     return math.fsum(event <= epoch for event in due) / len(due)

@@ -52,6 +52,10 @@ def test_a_schedule_of_ones_own() -> None:
         (lambda: events(4, 2, 10, 10), "epoch 10 .* of 10, .* max_epochs=11 or more"),
         (lambda: events(4, 1, None, 4), "max_epochs=5 or more"),
         (lambda: progress_at(3, ()), "at least one epoch"),
+        (lambda: events(-1, 1, 3, 10, unit="step"), "start_step to be 0 or more, but got -1"),
+        (lambda: events(1, 0, 3, 10, unit="step"), "every_n_steps to be 1 or more, but got 0"),
+        (lambda: events(4, 1, 3, 10, unit="step"), "end_step to be start_step=4 or later"),
+        (lambda: events(4, 2, 10, 10, unit="step"), "step 10 .* of 10, .* max_steps=11 or more"),
     ],
 )
 def test_what_cannot_be_is_refused(call: object, message: str) -> None:
@@ -72,6 +76,7 @@ def test_what_cannot_be_is_refused(call: object, message: str) -> None:
 )
 def test_epochs_with_a_cut(arguments: tuple[int, int, int | None, int | None], due: tuple[int, ...]) -> None:
     assert events(*arguments) == due
+    assert events(*arguments, unit="step") == due
 
 
 def test_progress_counts_the_cuts_that_are_done() -> None:

@@ -1,0 +1,245 @@
+"""One cut after the other: what is known of a training, and what happens when a cut is due."""
+
+from dataclasses import asdict
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+from typing_extensions import override
+
+from seg_pruning.callbacks import pareto, penalty
+from seg_pruning.callbacks.dense import save_dense
+from seg_pruning.callbacks.event import Event, announce
+from seg_pruning.callbacks.example import REMEDY, Example
+from seg_pruning.callbacks.guard import Guard
+from seg_pruning.callbacks.limits import limit_at
+from seg_pruning.callbacks.monitors import reset_monitors_
+from seg_pruning.callbacks.options import Schedule
+from seg_pruning.callbacks.recovering import Recovering
+from seg_pruning.callbacks.scoring import TrainingScores
+from seg_pruning.callbacks.timing import Timing
+from seg_pruning.pruning import schedules
+from seg_pruning.pruning.budgets import Amounts, Budget, amounts
+from seg_pruning.pruning.protection import protected
+from seg_pruning.pruning.selection import Selection, check_reachable, select
+from seg_pruning.surgery.errors import PruningError
+from seg_pruning.surgery.graph import ChannelGraph
+from seg_pruning.surgery.operation import operate_
+from seg_pruning.surgery.trial import trace
+
+
+class Cutting(L.Callback):
+    """The cuts of one training; `IterativePruning` says when.
+
+    Attributes:
+        done: times whose cut was made, or judged not to be.
+        dense: amounts of the dense network.
+        widths: its groups' widths.
+        points: the best checkpoint of each size, by number of cuts.
+    """
+
+    budget: Budget
+    scores: TrainingScores
+    schedule: Schedule
+    timing: Timing
+    guard: Guard | None
+    recovering: Recovering
+    selection: Selection
+    example: Example
+
+    done: list[int]
+    dense: Amounts | None
+    widths: dict[str, int]
+    points: dict[int, pareto.Point]
+    _cuts: int
+    _size: int
+    _params: int | None
+    _graph: ChannelGraph | None
+    _scales: dict[nn.Parameter, Tensor]
+
+    def should_prune(self, epoch: int) -> bool:
+        """Whether a cut belongs to the start of `epoch`, counted from 0; override it for your own times.
+
+        However often it says so, an epoch has one cut at most, also where training goes on from a checkpoint.
+        It is not asked where cuts are by optimizer step.
+        """
+        return self.timing.due(epoch, [], on=self.goes_on) is not None
+
+    def due(self, now: int) -> int | None:
+        """The time whose cut is to be made now."""
+        if self.timing.unit == "step":
+            return self.timing.due(now, self.done, on=self.goes_on)
+        return now if now not in self.done and self.should_prune(now) else None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last cut has been made."""
+        if self.guard is not None:
+            return self.guard.over
+        return any(time >= self.timing.last for time in self.done)
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether cuts may go on beyond the last one planned."""
+        return self.guard is not None and not self.guard.over
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "done": list(self.done),
+            "cuts": self._cuts,
+            "dense": None if self.dense is None else asdict(self.dense),
+            "widths": dict(self.widths),
+            "shape": self.example.shape and list(self.example.shape),
+            "guard": None if self.guard is None else self.guard.state_dict(),
+            "points": [asdict(point) for point in self.points.values()],
+            **self._own_state(),
+        }
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.done = list(state_dict["done"])
+        self._cuts = state_dict["cuts"]
+        self.dense = None if state_dict["dense"] is None else Amounts(**state_dict["dense"])
+        self.widths = dict(state_dict["widths"])
+        self.example.load(state_dict["shape"])
+        if self.guard is not None and state_dict["guard"] is not None:
+            self.guard.load_state_dict(state_dict["guard"])
+        self.points = {point["size"]: pareto.Point(**point) for point in state_dict["points"]}
+        self._load_own_state(state_dict)
+
+    def _own_state(self) -> dict[str, Any]:
+        """The part of the state that goes back with the network where a cut is taken back."""
+        return {
+            "size": self._size,
+            "params": self._params,
+            "scores": self.scores.state_dict(),
+            "recovering": self.recovering.state_dict(),
+        }
+
+    def _load_own_state(self, state: dict[str, Any]) -> None:
+        self._size, self._params = state["size"], state["params"]
+        self.scores.load_state_dict(state["scores"])
+        self.recovering.load_state_dict(state["recovering"])
+
+    def limit(self, time: int) -> Amounts:
+        """What the network may cost after the cut at `time`, an epoch or an optimizer step."""
+        return self._limit(schedules.progress_at(time, self.timing.times))
+
+    def _limit(self, progress: float) -> Amounts:
+        assert self.dense is not None
+        return limit_at(progress, self.dense, self.budget.limit(self.dense), self.schedule.shape)
+
+    def prune_now_(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Makes the cut that is due now, after the verdict on the one before."""
+        time = self.due(self.timing.now(trainer))
+        assert time is not None
+        self.done.append(time)
+        limit = self._next_limit_(trainer, pl_module, time)
+        if limit is not None:
+            self._cut_(trainer, pl_module, limit)
+
+    def _next_limit_(self, trainer: L.Trainer, module: L.LightningModule, time: int) -> Amounts | None:
+        """What the network may cost after a cut at `time`; None where there is to be none."""
+        assert self.dense is not None
+        self.recovering.note_early(trainer, module)
+        if self.guard is None:
+            return self.limit(time)
+        self.guard.begin(self.dense)
+        if self.judged_(trainer, module) == "waiting" or self.guard.over:
+            return None
+        assert self.guard.search is not None
+        planned = self._limit(min(1.0, (self.guard.search.planned + 1) / self.guard.cuts))
+        return self.guard.before_cut(trainer, module, planned, self._own_state())
+
+    def judged_(self, trainer: L.Trainer, module: L.LightningModule, *, last: bool = False) -> str:
+        """Carries out the verdict on the last cut."""
+        if self.guard is None:
+            return "nothing"
+        verdict, own = self.guard.conclude_(trainer, module, last=last)
+        if verdict == "broken":
+            self._load_own_state(dict(own))
+            self._retrace(module)
+        return verdict
+
+    def _cut_(self, trainer: L.Trainer, module: L.LightningModule, limit: Amounts) -> None:
+        assert self._graph is not None
+        assert self.dense is not None
+        before = amounts(self._graph)
+        whole = protected(self._graph, self.selection.protect)
+        scores = self.scores.compute(self._graph, module, unread=whole)
+        plan = select(self._graph, scores, limit, self.selection, dense=self.widths)
+        error = 0.0
+        if not self._cuts and (path := save_dense(trainer)) is not None:
+            self.points = pareto.with_dense(self.points, trainer, self.dense, path)
+        if plan.kept:
+            found = operate_(
+                module, self._graph, plan, self.example.on(module), optimizers=tuple(trainer.optimizers)
+            )
+            error = found.max_error
+            torch.compiler.reset()  # code compiled for the old widths would only fill the cache
+            self._retrace(module)
+            reset_monitors_(trainer)
+            self.recovering.after_cut_(trainer, module, found.cut)
+        self.scores.reset()
+        self._cuts += 1
+        self._size, self._params = self._cuts, count(module)
+        announce(
+            trainer,
+            Event(
+                number=self._cuts,
+                planned=len(self.timing.times),
+                dense=self.dense,
+                before=before,
+                graph=self._graph,
+                max_error=error,
+            ),
+        )
+
+    def forget(self) -> None:
+        """Makes the callback as new: nothing is known of any network or training."""
+        self.done = []
+        self.dense = None
+        self.widths = {}
+        self.points = {}
+        self._cuts = self._size = 0
+        self._params = self._graph = None
+        self._scales = {}
+        self.scores.reset()
+        self.recovering.forget()
+        self.example.forget()
+        if self.guard is not None:
+            self.guard.forget()
+
+    def missed(self, trainer: L.Trainer) -> list[int]:
+        """Times of cuts that should have been made before."""
+        late = [] if self.finished else self.timing.missed(trainer, self.done)
+        return [time for time in late if self.due(time) is not None]
+
+    def prepare(self, module: L.LightningModule) -> None:
+        """Traces the network, and makes sure that the budget can be reached."""
+        try:
+            self._retrace(module)
+        except PruningError as error:
+            if self.example.given(module) is None:
+                raise PruningError(f"{error}. If it is not called with one image, {REMEDY}") from error
+            raise
+        assert self._graph is not None
+        if self.dense is None:
+            self.dense = amounts(self._graph)
+            self.widths = {group.name: group.size for group in self._graph.groups}
+        limit = self.budget.limit(self.dense)
+        check_reachable(self._graph, limit, self.selection, dense=self.widths)
+
+    def _retrace(self, module: L.LightningModule) -> None:
+        """Looks at the network anew, after its widths have changed."""
+        self._graph = trace(module, self.example.on(module))
+        if self.scores.scoring.bn_penalty:
+            whole = protected(self._graph, self.selection.protect)
+            self._scales = penalty.penalised(module, self._graph, whole)
+
+
+def count(module: L.LightningModule) -> int:
+    """Parameters of a module: by them the network of an earlier training is known again."""
+    return sum(parameter.numel() for parameter in module.parameters())

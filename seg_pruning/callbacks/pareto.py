@@ -1,0 +1,91 @@
+"""The best checkpoint of every size that a run reaches, and a table of them."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import lightning as L
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from seg_pruning.callbacks.dense import checkpoint_folder
+from seg_pruning.pruning.budgets import Amounts
+
+TABLE = "pareto.csv"
+"""The name of the table, beside the checkpoints."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One size of the network.
+
+    Attributes:
+        size: how many cuts had been made when it was reached; 0 for the dense network.
+        params: parameters.
+        macs: multiply-accumulates of one pass of the example inputs.
+        monitor: the metric by which checkpoints are chosen; empty where there is none.
+        metric: its value; None where there is none.
+        path: the checkpoint, weights and structure alone.
+    """
+
+    size: int
+    params: int
+    macs: int
+    monitor: str
+    metric: float | None
+    path: str
+
+
+def keep_best(points: dict[int, Point], trainer: L.Trainer, size: int, now: Amounts) -> dict[int, Point]:
+    """The points after one more validation of a network; its checkpoint is written if it is the best so far.
+
+    Best is by the monitor of the first `ModelCheckpoint` that has one, otherwise the last. Nothing happens
+    where a trainer keeps no checkpoints.
+    """
+    folder = checkpoint_folder(trainer)
+    if folder is None:
+        return points
+    monitor, mode = _monitor(trainer)
+    found = trainer.callback_metrics.get(monitor)
+    metric = None if found is None else float(found)
+    old = points.get(size)
+    if old is not None and not _better(metric, old.metric, mode):
+        return points
+    path = folder / f"size-{size}-epoch={trainer.current_epoch}-step={trainer.global_step}.ckpt"
+    trainer.save_checkpoint(path, weights_only=True)
+    if old is not None and old.path != str(path):
+        Path(old.path).unlink(missing_ok=True)
+    return with_point(points, folder, Point(size, now.params, now.macs, monitor, metric, str(path)))
+
+
+def with_dense(points: dict[int, Point], trainer: L.Trainer, dense: Amounts, path: Path) -> dict[int, Point]:
+    """The points with the dense network, which `path` holds."""
+    monitor, _ = _monitor(trainer)
+    found = trainer.callback_metrics.get(monitor)
+    metric = None if found is None else float(found)
+    return with_point(points, path.parent, Point(0, dense.params, dense.macs, monitor, metric, str(path)))
+
+
+def with_point(points: dict[int, Point], folder: Path, point: Point) -> dict[int, Point]:
+    """The points with a new one, which the table in `folder` then holds too."""
+    found = dict(sorted({**points, point.size: point}.items()))
+    with (folder / TABLE).open("w", newline="") as file:
+        writer = csv.DictWriter(file, [field.name for field in fields(Point)])
+        writer.writeheader()
+        writer.writerows(asdict(each) for each in found.values())
+    return found
+
+
+def _monitor(trainer: L.Trainer) -> tuple[str, str]:
+    for checkpoint in trainer.checkpoint_callbacks:
+        if isinstance(checkpoint, ModelCheckpoint) and checkpoint.monitor is not None:
+            return checkpoint.monitor, checkpoint.mode
+    return "", "max"
+
+
+def _better(new: float | None, old: float | None, mode: str) -> bool:
+    """Whether a new value replaces an old one; without a metric the later one does."""
+    if new is None or old is None:
+        return True
+    return new > old if mode == "max" else new < old

@@ -1,0 +1,91 @@
+"""The last batches that were trained on, and what the network was called with for each."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from seg_pruning.surgery.inputs import Inputs, map_tensors
+
+Record = tuple[Inputs, object]
+"""What the network was called with, and the batch that it was for; tensors on the CPU."""
+
+
+class Recorder:
+    """Keeps batches of training, on the CPU, so that nothing has to pass over the data a second time.
+
+    What the network is called with is seen as it is called, after whatever the training step makes of the
+    batch. Where the training step never calls the module itself but only parts of it, there is nothing to
+    see, and `fallback` is asked for the arguments.
+
+    Args:
+        size: how many batches are kept at most.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.kept: deque[Record] = deque(maxlen=size)
+        self._call: Inputs | None = None
+        self._recording = False
+        self._handle: RemovableHandle | None = None
+
+    def attach(self, module: L.LightningModule) -> None:
+        """Watches the calls of `module`."""
+        self.detach()
+        self._handle = module.register_forward_pre_hook(self._watch, with_kwargs=True)
+
+    def detach(self) -> None:
+        """Watches no more."""
+        if self._handle is not None:
+            self._handle.remove()
+        self._handle = None
+
+    def begin(self, *, record: bool) -> None:
+        """A batch starts; whether it is to be kept."""
+        self._recording, self._call = record, None
+
+    def end(self, batch: object, fallback: Inputs | None) -> None:
+        """The batch is over; kept is what the module was called with first, or else `fallback`."""
+        call = self._call or (None if fallback is None else fallback.map(_copied))
+        if self._recording and call is not None:
+            self.kept.append((call, map_tensors(batch, _copied)))
+        self._recording, self._call = False, None
+
+    def clear(self) -> None:
+        """Forgets all batches."""
+        self.kept.clear()
+
+    def state_dict(self) -> list[dict[str, Any]]:
+        """The batches, as far as they are plain types and tensors; none of them where one is not."""
+        entries = [
+            {"args": inputs.args, "kwargs": dict(inputs.kwargs), "batch": batch}
+            for inputs, batch in self.kept
+        ]
+        return entries if _plain(entries) else []
+
+    def load_state_dict(self, state: list[dict[str, Any]]) -> None:
+        """Goes on with the batches that `state_dict` gave."""
+        self.kept.clear()
+        self.kept.extend((Inputs(tuple(entry["args"]), entry["kwargs"]), entry["batch"]) for entry in state)
+
+    def _watch(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self._recording and self._call is None and torch.is_grad_enabled():
+            self._call = Inputs(args, kwargs).map(_copied)  # at once: the network may write into it
+
+
+def _copied(tensor: Tensor) -> Tensor:
+    return tensor.detach().to("cpu", copy=True)
+
+
+def _plain(value: object) -> bool:
+    """Whether torch can load it with `weights_only=True`."""
+    if type(value) in (list, tuple):
+        return all(map(_plain, value))  # type: ignore[call-overload]
+    if isinstance(value, Mapping):
+        return type(value) is dict and all(map(_plain, value)) and all(map(_plain, value.values()))
+    return value is None or type(value) in (Tensor, str, int, float, bool)

@@ -1,0 +1,104 @@
+"""What `Recovery` asks for, carried through a training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning as L
+from torch.utils.hooks import RemovableHandle
+
+from seg_pruning.callbacks.options import Recovery
+from seg_pruning.callbacks.recalibration import recalibrate_, training_norms
+from seg_pruning.callbacks.recorder import Recorder
+from seg_pruning.callbacks.rewarming import ramp, scale_rates_
+from seg_pruning.callbacks.rewinding import Early, cut_early, early_state, rewind_
+from seg_pruning.surgery.cut import Cut
+from seg_pruning.surgery.inputs import Inputs
+
+
+class Recovering:
+    """Recovery of one training: what was noted early, when the last cut was, and what it left stale.
+
+    Args:
+        options: what is wanted.
+    """
+
+    def __init__(self, options: Recovery) -> None:
+        self.options = options
+        self.recorder = Recorder(options.recalibrate)
+        self._handles: tuple[RemovableHandle, ...] = ()
+        self._norms: frozenset[str] = frozenset()
+        self.forget()
+
+    def forget(self) -> None:
+        """Makes it as new."""
+        self.early: Early | None = None
+        self.since: int | None = None
+        self.stale = False
+        self.recorder.clear()
+
+    def start_(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Begins to watch a training."""
+        self.stop()
+        if self.options.recalibrate:
+            self.recorder.attach(module)
+        if self.options.rewarm:
+            self._handles = scale_rates_(trainer.optimizers, lambda: self._factor(trainer.global_step))
+
+    def stop(self) -> None:
+        """Watches no more."""
+        self.recorder.detach()
+        for handle in self._handles:
+            handle.remove()
+        self._handles = ()
+
+    def before_batch(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """A batch of training begins."""
+        if trainer.global_step >= self.options.rewind_to:
+            self.note_early(trainer, module)
+        self.recorder.begin(record=self.stale)
+        if self.stale:
+            self._norms = training_norms(module)
+
+    def after_batch(self, batch: object, fallback: Inputs | None) -> None:
+        """A batch of training has ended; `fallback` is what the module could be called with for it."""
+        self.recorder.end(batch, fallback)
+
+    def note_early(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Notes the early state, unless one was noted before or none is wanted."""
+        if self.options.rewind != "none" and self.early is None:
+            self.early = early_state(trainer, module, self.options.rewind)
+
+    def after_cut_(self, trainer: L.Trainer, module: L.LightningModule, cut: Cut) -> None:
+        """Starts the recovery from a cut that was just made."""
+        if self.early is not None:
+            self.early = cut_early(self.early, cut)
+            rewind_(trainer, module, self.early)
+        self.since = trainer.global_step
+        self.stale = self.options.recalibrate > 0
+        self.recorder.clear()
+
+    def recalibrate_(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Estimates stale statistics anew, if batches were seen since the cut."""
+        if self.stale and self.recorder.kept:
+            calls = [inputs for inputs, _ in self.recorder.kept]
+            recalibrate_(module, self._norms, calls, context=trainer.precision_plugin.forward_context)
+            self.stale = False
+            self.recorder.clear()
+
+    def state_dict(self) -> dict[str, Any]:
+        """All of it in plain types and tensors."""
+        return {
+            "early": self.early,
+            "since": self.since,
+            "stale": self.stale,
+            "recorded": self.recorder.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from what `state_dict` gave."""
+        self.early, self.since, self.stale = state["early"], state["since"], state["stale"]
+        self.recorder.load_state_dict(state["recorded"])
+
+    def _factor(self, step: int) -> float:
+        return 1.0 if self.since is None else ramp(step, self.since, self.options.rewarm)

@@ -1,0 +1,132 @@
+"""Scores while a network trains: from the gradients of its steps, or in a pass over batches just seen."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import Any, cast
+
+import lightning as L
+
+from seg_pruning.callbacks.options import Scoring
+from seg_pruning.callbacks.recorder import Record, Recorder
+from seg_pruning.pruning import criteria
+from seg_pruning.pruning.criteria import Criterion
+from seg_pruning.pruning.score import RunningScores, Scores, parameters_of, score
+from seg_pruning.surgery.errors import PruningError
+from seg_pruning.surgery.graph import ChannelGraph
+from seg_pruning.surgery.inputs import ExampleInputs, Inputs
+
+
+class TrainingScores:
+    """The scores of one training since its last cut.
+
+    Args:
+        scoring: by what, and from where.
+    """
+
+    def __init__(self, scoring: Scoring) -> None:
+        self.scoring = scoring
+        self.running = RunningScores(criteria.get(scoring.criterion))
+        self.by_pass = needs_pass(scoring, self.criterion)
+        self._seen = Recorder(scoring.batches)
+
+    @property
+    def criterion(self) -> Criterion:
+        """The criterion."""
+        return self.running.criterion
+
+    @property
+    def ready(self) -> bool:
+        """Whether scores could be computed now."""
+        return (
+            bool(self._seen.kept)
+            if self.by_pass
+            else bool(self.running.count or not self.criterion.gradients)
+        )
+
+    def start(self, module: L.LightningModule) -> None:
+        """Begins to watch a training."""
+        if self.by_pass:
+            self._seen.attach(module)
+
+    def stop(self) -> None:
+        """Watches no more."""
+        self._seen.detach()
+
+    def begin(self, *, record: bool) -> None:
+        """A batch of training begins, one of the last before a cut if it is to be recorded."""
+        self._seen.begin(record=self.by_pass and record)
+
+    def end(self, batch: object, fallback: Inputs | None) -> None:
+        """It has ended; `fallback` is what the module could be called with for it."""
+        self._seen.end(batch, fallback)
+
+    def observe(self, graph: ChannelGraph, module: L.LightningModule) -> None:
+        """Reads the gradients of a training step, where scores come from them."""
+        if self.criterion.gradients and not self.by_pass:
+            self.running.update(graph, parameters_of(module))
+
+    def compute(self, graph: ChannelGraph, module: L.LightningModule, *, unread: Collection[str]) -> Scores:
+        """The scores, as in `score`."""
+        if self.by_pass:
+            return pass_scores(self.scoring, self.criterion, graph, module, self._seen.kept, unread=unread)
+        if not self.criterion.gradients:
+            self.running.reset()
+            self.running.update(graph, parameters_of(module), {})
+        return self.running.compute(unread=unread)
+
+    def reset(self) -> None:
+        """Forgets what was seen; due after every cut."""
+        self.running.reset()
+        self._seen.clear()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was seen, in plain types and tensors."""
+        return {"running": dict(self.running.state_dict()), "seen": self._seen.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from what `state_dict` gave."""
+        self.running.load_state_dict(state["running"])
+        self._seen.load_state_dict(state["seen"])
+
+
+def needs_pass(scoring: Scoring, criterion: Criterion) -> bool:
+    """Whether scores come from a pass of their own, not from the gradients of training.
+
+    Raises:
+        PruningError: they do, and there is no loss for it.
+    """
+    if not (criterion.gradients and scoring.batches):
+        return False
+    if scoring.loss is None:
+        raise PruningError(
+            f"{type(criterion).__name__} is to be computed in a pass of {scoring.batches} batches and needs "
+            "a loss: give Scoring(loss=...), a function of the module's output and the batch, or batches=0 "
+            "to read the gradients of training"
+        )
+    return True
+
+
+def pass_scores(
+    scoring: Scoring,
+    criterion: Criterion,
+    graph: ChannelGraph,
+    module: L.LightningModule,
+    records: Iterable[Record],
+    *,
+    unread: Collection[str],
+) -> Scores:
+    """Scores over recorded batches, the module in eval mode; nothing of it changes.
+
+    Raises:
+        PruningError: there are no batches, or the loss cannot be differentiated.
+    """
+    seen = list(records)
+    if not seen:
+        raise PruningError(
+            f"{type(criterion).__name__} needs {scoring.batches} batches of training before a cut, but none "
+            "was seen: start later, or go on from a checkpoint whose batches are plain tensors"
+        )
+    # `score` reads calls of any form; those that were recorded may have keywords beside positions.
+    data = cast(Iterable[tuple[ExampleInputs, object]], seen)
+    return score(graph, module, criterion, data=data, loss=scoring.loss, unread=unread)
