@@ -78,7 +78,7 @@ def check_observed(now: int, scores: TrainingScores, unit: Unit = "epoch") -> No
 
 def check_start(criterion: Criterion, timing: Timing) -> None:
     """Raises where the first cut comes before any gradient that `criterion` needs."""
-    if criterion.gradients and timing.times[0] == 0:
+    if criterion.needs != "weights" and timing.times[0] == 0:
         raise PruningError(
             f"{type(criterion).__name__} needs the gradients of at least one {timing.unit}, but "
             f"start_{timing.unit} is 0; start at {timing.unit} 1 or later, or choose a criterion of weights "

@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from seg_pruning.callbacks import pareto, penalty
 from seg_pruning.callbacks.dense import save_dense
+from seg_pruning.callbacks.distillation import Distillation
 from seg_pruning.callbacks.event import Event, announce
 from seg_pruning.callbacks.example import REMEDY, Example
 from seg_pruning.callbacks.guard import Guard
@@ -56,6 +57,7 @@ class Cutting(L.Callback):
     _size: int
     _params: int | None
     _graph: ChannelGraph | None
+    _whole: frozenset[str]
     _scales: dict[nn.Parameter, Tensor]
 
     def should_prune(self, epoch: int) -> bool:
@@ -167,12 +169,11 @@ class Cutting(L.Callback):
         assert self._graph is not None
         assert self.dense is not None
         before = amounts(self._graph)
-        whole = protected(self._graph, self.selection.protect)
-        scores = self.scores.compute(self._graph, module, unread=whole)
+        scores = self.scores.compute(self._graph, module, unread=self._whole)
         plan = select(self._graph, scores, limit, self.selection, dense=self.widths)
         error = 0.0
-        if not self._cuts and (path := save_dense(trainer)) is not None:
-            self.points = pareto.with_dense(self.points, trainer, self.dense, path)
+        if not self._cuts:
+            self._leave_dense(trainer, module)
         if plan.kept:
             found = operate_(
                 module, self._graph, plan, self.example.on(module), optimizers=tuple(trainer.optimizers)
@@ -196,6 +197,15 @@ class Cutting(L.Callback):
                 max_error=error,
             ),
         )
+
+    def _leave_dense(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Leaves the dense network, just before the first cut, to all that want to have it."""
+        assert self.dense is not None
+        if (path := save_dense(trainer)) is not None:
+            self.points = pareto.with_dense(self.points, trainer, self.dense, path)
+        for callback in trainer.callbacks:  # type: ignore[attr-defined] # Lightning does not type it
+            if isinstance(callback, Distillation):
+                callback.before_first_cut(module)
 
     def forget(self) -> None:
         """Makes the callback as new: nothing is known of any network or training."""
@@ -235,9 +245,9 @@ class Cutting(L.Callback):
     def _retrace(self, module: L.LightningModule) -> None:
         """Looks at the network anew, after its widths have changed."""
         self._graph = trace(module, self.example.on(module))
+        self._whole = protected(self._graph, self.selection.protect)
         if self.scores.scoring.bn_penalty:
-            whole = protected(self._graph, self.selection.protect)
-            self._scales = penalty.penalised(module, self._graph, whole)
+            self._scales = penalty.penalised(module, self._graph, self._whole)
 
 
 def count(module: L.LightningModule) -> int:

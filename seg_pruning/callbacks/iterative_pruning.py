@@ -177,7 +177,7 @@ class IterativePruning(Cutting):
         if self.finished:
             return
         assert self._graph is not None
-        self.scores.observe(self._graph, pl_module)
+        self.scores.observe(self._graph, pl_module, unread=self._whole)
         if self._scales:
             strength = self.scores.scoring.bn_penalty * penalty.gradient_scale(trainer, optimizer)
             penalty.add_penalty_(optimizer, self._scales, strength)

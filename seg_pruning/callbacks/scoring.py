@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from typing import Any, cast
+from typing import Any
 
 import lightning as L
 
@@ -14,7 +14,7 @@ from seg_pruning.pruning.criteria import Criterion
 from seg_pruning.pruning.score import RunningScores, Scores, parameters_of, score
 from seg_pruning.surgery.errors import PruningError
 from seg_pruning.surgery.graph import ChannelGraph
-from seg_pruning.surgery.inputs import ExampleInputs, Inputs
+from seg_pruning.surgery.inputs import Inputs
 
 
 class TrainingScores:
@@ -38,11 +38,9 @@ class TrainingScores:
     @property
     def ready(self) -> bool:
         """Whether scores could be computed now."""
-        return (
-            bool(self._seen.kept)
-            if self.by_pass
-            else bool(self.running.count or not self.criterion.gradients)
-        )
+        if self.by_pass:
+            return bool(self._seen.kept)
+        return self.criterion.needs == "weights" or self.running.count > 0
 
     def start(self, module: L.LightningModule) -> None:
         """Begins to watch a training."""
@@ -61,18 +59,18 @@ class TrainingScores:
         """It has ended; `fallback` is what the module could be called with for it."""
         self._seen.end(batch, fallback)
 
-    def observe(self, graph: ChannelGraph, module: L.LightningModule) -> None:
+    def observe(self, graph: ChannelGraph, module: L.LightningModule, *, unread: Collection[str]) -> None:
         """Reads the gradients of a training step, where scores come from them."""
-        if self.criterion.gradients and not self.by_pass:
-            self.running.update(graph, parameters_of(module))
+        if self.criterion.needs == "gradients" and not self.by_pass:
+            self.running.update(graph, parameters_of(module), unread=unread)
 
     def compute(self, graph: ChannelGraph, module: L.LightningModule, *, unread: Collection[str]) -> Scores:
         """The scores, as in `score`."""
         if self.by_pass:
             return pass_scores(self.scoring, self.criterion, graph, module, self._seen.kept, unread=unread)
-        if not self.criterion.gradients:
+        if self.criterion.needs == "weights":
             self.running.reset()
-            self.running.update(graph, parameters_of(module), {})
+            self.running.update(graph, parameters_of(module), {}, unread=unread)
         return self.running.compute(unread=unread)
 
     def reset(self) -> None:
@@ -94,17 +92,28 @@ def needs_pass(scoring: Scoring, criterion: Criterion) -> bool:
     """Whether scores come from a pass of their own, not from the gradients of training.
 
     Raises:
-        PruningError: they do, and there is no loss for it.
+        PruningError: they do, and there is no batch or no loss for it.
     """
-    if not (criterion.gradients and scoring.batches):
+    if criterion.needs == "weights" or (criterion.needs == "gradients" and not scoring.batches):
         return False
-    if scoring.loss is None:
+    name = type(criterion).__name__
+    if not scoring.batches:
         raise PruningError(
-            f"{type(criterion).__name__} is to be computed in a pass of {scoring.batches} batches and needs "
+            f"{name} as it is set needs a pass of its own, which the gradients of training do not give: say "
+            f"over how many batches, such as Scoring({name}(...), batches=8)"
+        )
+    if needs_loss(criterion) and scoring.loss is None:
+        raise PruningError(
+            f"{name} is to be computed in a pass of {scoring.batches} batches and needs "
             "a loss: give Scoring(loss=...), a function of the module's output and the batch, or batches=0 "
             "to read the gradients of training"
         )
     return True
+
+
+def needs_loss(criterion: Criterion) -> bool:
+    """Whether a pass propagates the gradient of a loss."""
+    return criterion.gradients and criterion.output_gradient.source == "loss"
 
 
 def pass_scores(
@@ -127,6 +136,6 @@ def pass_scores(
             f"{type(criterion).__name__} needs {scoring.batches} batches of training before a cut, but none "
             "was seen: start later, or go on from a checkpoint whose batches are plain tensors"
         )
-    # `score` reads calls of any form; those that were recorded may have keywords beside positions.
-    data = cast(Iterable[tuple[ExampleInputs, object]], seen)
-    return score(graph, module, criterion, data=data, loss=scoring.loss, unread=unread)
+    data: list[object] = list(seen) if needs_loss(criterion) else [inputs for inputs, _ in seen]
+    loss = scoring.loss if needs_loss(criterion) else None
+    return score(graph, module, criterion, data=data, loss=loss, unread=unread)
