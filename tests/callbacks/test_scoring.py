@@ -1,4 +1,4 @@
-"""Scores in a pass over batches that training has just seen; the first cut is at epoch 1, after three batches."""
+"""Scores in a pass over batches that training has just seen; the first cut is at epoch 1, after 3 batches."""
 
 import lightning as L
 import pytest
