@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from seg_pruning import tracking
 from seg_pruning.callbacks import pareto, penalty
 from seg_pruning.callbacks.dense import save_dense
 from seg_pruning.callbacks.distillation import Distillation
@@ -20,6 +21,7 @@ from seg_pruning.callbacks.options import Schedule
 from seg_pruning.callbacks.recovering import Recovering
 from seg_pruning.callbacks.scoring import TrainingScores
 from seg_pruning.callbacks.timing import Timing
+from seg_pruning.profiling.latency_model import LatencyModel, latency_of
 from seg_pruning.pruning import schedules
 from seg_pruning.pruning.budgets import Amounts, Budget, amounts
 from seg_pruning.pruning.protection import protected
@@ -58,6 +60,7 @@ class Cutting(L.Callback):
     _params: int | None
     _graph: ChannelGraph | None
     _whole: frozenset[str]
+    _latency: LatencyModel | None
     _scales: dict[nn.Parameter, Tensor]
 
     def should_prune(self, epoch: int) -> bool:
@@ -161,6 +164,7 @@ class Cutting(L.Callback):
             return "nothing"
         verdict, own = self.guard.conclude_(trainer, module, last=last)
         if verdict == "broken":
+            tracking.log_event(trainer, {"prune/step": self._cuts, "prune/taken_back": 1.0})
             self._load_own_state(dict(own))
             self._retrace(module)
         return verdict
@@ -168,9 +172,11 @@ class Cutting(L.Callback):
     def _cut_(self, trainer: L.Trainer, module: L.LightningModule, limit: Amounts) -> None:
         assert self._graph is not None
         assert self.dense is not None
-        before = amounts(self._graph)
+        before = self.amounts()
         scores = self.scores.compute(self._graph, module, unread=self._whole)
-        plan = select(self._graph, scores, limit, self.selection, dense=self.widths)
+        plan = select(
+            self._graph, scores, limit, self._options(module), dense=self.widths, latency=self._latency
+        )
         error = 0.0
         if not self._cuts:
             self._leave_dense(trainer, module)
@@ -214,7 +220,7 @@ class Cutting(L.Callback):
         self.widths = {}
         self.points = {}
         self._cuts = self._size = 0
-        self._params = self._graph = None
+        self._params = self._graph = self._latency = None
         self._scales = {}
         self.scores.reset()
         self.recovering.forget()
@@ -237,15 +243,34 @@ class Cutting(L.Callback):
             raise
         assert self._graph is not None
         if self.dense is None:
-            self.dense = amounts(self._graph)
+            self.dense = self.amounts()
             self.widths = {group.name: group.size for group in self._graph.groups}
         limit = self.budget.limit(self.dense)
-        check_reachable(self._graph, limit, self.selection, dense=self.widths)
+        options = self._options(module)
+        check_reachable(self._graph, limit, options, dense=self.widths, latency=self._latency)
+
+    def amounts(self) -> Amounts:
+        """What the network costs now."""
+        assert self._graph is not None
+        return amounts(self._graph, dense=self.widths, latency=self._latency)
+
+    @property
+    def _timed(self) -> bool:
+        return self.budget.needs_latency or self.selection.per == "latency"
+
+    def _options(self, module: L.LightningModule) -> Selection:
+        """The selection for the device that the module is on."""
+        dtype = module.dtype
+        assert not isinstance(dtype, str)
+        return self.selection.resolved(module.device, dtype, timed=self._timed)
 
     def _retrace(self, module: L.LightningModule) -> None:
         """Looks at the network anew, after its widths have changed."""
         self._graph = trace(module, self.example.on(module))
         self._whole = protected(self._graph, self.selection.protect)
+        if self._timed:  # layers of widths that were measured before are read from the cache
+            multiple = self._options(module).multiple
+            self._latency = latency_of(self._graph, module, self.example.on(module), multiple=multiple)
         if self.scores.scoring.bn_penalty:
             self._scales = penalty.penalised(module, self._graph, self._whole)
 

@@ -19,7 +19,7 @@ from seg_pruning.callbacks.options import Schedule, Scoring
 from seg_pruning.callbacks.recovering import Recovering
 from seg_pruning.callbacks.scoring import TrainingScores
 from seg_pruning.callbacks.timing import Timing, between_steps, fits
-from seg_pruning.pruning.budgets import Budget, amounts
+from seg_pruning.pruning.budgets import Budget
 from seg_pruning.pruning.criteria import Criterion
 from seg_pruning.pruning.selection import Selection
 from seg_pruning.surgery.errors import PruningError
@@ -36,9 +36,11 @@ class IterativePruning(Cutting):
     never a network denser than the present one; the best of each size is kept beside them, with a table.
 
     Args:
-        budget: fractions of the dense network that are kept in the end, such as ``{"macs": 0.3}``:
-            ``params``, ``macs``, ``channels``, each in (0, 1]; several together must all hold. Beside them a
-            floor on metrics of validation: ``max_drop``, such as ``{"val/dice": 0.01}`` below the dense
+        budget: what is kept in the end, such as ``{"macs": 0.3}``: ``params``, ``macs``, ``channels``,
+            ``memory``, ``latency`` as fractions of the dense network, in (0, 1], or as amounts; see `Budget`.
+            Several together must all hold. Times are foretold from layers that are measured where the module
+            is, with one image on one thread of a CPU, before training and after each cut. Beside them a floor
+            on metrics of validation: ``max_drop``, such as ``{"val/dice": 0.01}`` below the dense
             network, or ``min``, such as ``{"val/dice": 0.85}``. Each cut is then judged by the last
             validation before the next; one that breaks the promise is taken back and tried again with half
             the step, and pruning ends at the smallest network that keeps it, at the budget at the latest.
@@ -194,7 +196,7 @@ class IterativePruning(Cutting):
         if self.guard is not None:
             self.guard.note(trainer)
         if self._size:
-            self.points = pareto.keep_best(self.points, trainer, self._size, amounts(self._graph))
+            self.points = pareto.keep_best(self.points, trainer, self._size, self.amounts())
 
     @override
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

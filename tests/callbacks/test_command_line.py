@@ -4,7 +4,7 @@ import jsonargparse
 import pytest
 import yaml
 
-from seg_pruning.callbacks import IterativePruning
+from seg_pruning.callbacks import Distillation, Floor, IterativePruning, Recovery, Schedule, Scoring
 from seg_pruning.pruning.criteria import L1, Taylor
 from seg_pruning.pruning.selection import Selection
 
@@ -69,3 +69,38 @@ def test_the_printed_config_builds_the_same(criterion):
 def test_a_criterion_that_does_not_exist(criterion):
     with pytest.raises((jsonargparse.ArgumentError, ValueError), match=r"[Tt]ailor"):
         built(criterion)
+
+
+RICH = """
+callback:
+  class_path: seg_pruning.callbacks.IterativePruning
+  init_args:
+    budget: {params: 0.1, max_drop: {val/dice: 0.01}}
+    criterion:
+      criterion: l1
+      bn_penalty: 1.0e-4
+    schedule:
+      shape: linear
+      every_n_steps: 100
+      end_step: 900
+      recovery: {recalibrate: 8, rewarm: 50, rewind: lr}
+"""
+
+
+def test_the_rich_forms():
+    parsed = parser().parse_string(RICH)
+    for config in (parsed, parser().parse_string(parser().dump(parsed))):
+        callback = parser().instantiate(config).callback
+        assert callback.guard.floor == Floor(max_drop={"val/dice": 0.01})
+        assert callback.scores.scoring == Scoring("l1", bn_penalty=1e-4)
+        recovery = Recovery(recalibrate=8, rewarm=50, rewind="lr")
+        assert callback.schedule == Schedule("linear", every_n_steps=100, end_step=900, recovery=recovery)
+
+
+def test_distillation_from_a_config():
+    other = jsonargparse.ArgumentParser(exit_on_error=False)
+    other.add_argument("--callback", type=Distillation)
+    options = {"temperature": 4.0, "features": ["net.up"], "of": "net"}
+    config = {"callback": {"class_path": "seg_pruning.callbacks.Distillation", "init_args": options}}
+    callback = other.instantiate(other.parse_object(config)).callback
+    assert (callback.temperature, callback.features, callback.of) == (4.0, ("net.up",), "net")

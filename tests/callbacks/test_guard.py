@@ -59,6 +59,10 @@ def test_it_ends_at_the_smallest_network_that_keeps_the_promise(tmp_path, criter
     assert size(module) == min(epoch for epoch in sizes.epochs if epoch >= module.enough)
     assert sizes.epochs[-1] == sizes.epochs[-2] == size(module) < 670  # training went on with it
     assert 600 <= size(module) < 600 + 60
+    with (tmp_path / "metrics.csv").open() as file:
+        taken_back = [row["prune/step"] for row in csv.DictReader(file) if row.get("prune/taken_back")]
+    assert taken_back
+    assert taken_back[0] == str(1 + sum(epoch >= 600 for epoch in sizes.epochs[1:4]))
     found = trainer.test(module, Data(), ckpt_path="best", verbose=False)
     assert found[0]["val/params"] == size(module)
 

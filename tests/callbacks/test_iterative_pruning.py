@@ -284,3 +284,19 @@ def test_own_times(tmp_path):
     module, watch = Stranger(), Watch()
     fit(tmp_path, module, Late(budget={"params": 0.5}, start_epoch=1, criterion="l2"), watch)
     assert watch.validated[1] > watch.validated[2] == watch.validated[4]
+
+
+def test_a_budget_of_latency(tmp_path, monkeypatch):
+    """A device on which each kept channel takes a millisecond: half of the time is half of the channels."""
+    measured = []
+
+    def clockless(graph, module, inputs, *, multiple):
+        measured.append([group.size for group in graph.prunable])
+        return lambda kept: float(kept.sum())
+
+    monkeypatch.setattr("seg_pruning.callbacks.cutting.latency_of", clockless)
+    module = Stranger()
+    own = pruning(budget={"latency": 0.5}, selection=Selection(round_to=1))
+    fit(tmp_path, module, own)
+    assert own.dense.latency_ms == sum(measured[0]) == 24
+    assert [sum(sizes) for sizes in measured] == [24, 18, 12]
