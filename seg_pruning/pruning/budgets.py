@@ -18,11 +18,14 @@ if TYPE_CHECKING:
 __all__ = ("Amounts", "Budget", "amounts", "shortfall")
 
 _Counted: TypeAlias = Literal["params", "macs", "channels", "memory"]
+_FEWEST: Mapping[str, int] = {"params": 100, "macs": 100, "channels": 1, "memory": 100}
+"""Amounts are above these: whoever writes 30 means percent, and there is no such network."""
 _LEGAL: Mapping[str, str] = {
-    **dict.fromkeys(
-        get_args(_Counted),
-        "give a number above 0 and at most 1, such as 0.3 to keep 30 %, or a whole number above 1: an amount",
-    ),
+    **{
+        name: "give a number above 0 and at most 1, such as 0.3 to keep 30 %, or a whole number above "
+        f"{fewest}: an amount"
+        for name, fewest in _FEWEST.items()
+    },
     "latency": "give a number above 0 and at most 1; milliseconds are called latency_ms",
     "latency_ms": "give milliseconds, a number above 0",
 }
@@ -33,7 +36,8 @@ class Budget:
     """What is kept of each amount; several together must all hold. None where an amount does not matter.
 
     A number above 0 and at most 1 is a fraction of the dense network, 1 and 1.0 alike: all of it. A whole
-    number above 1 is an absolute amount.
+    number above 1 is an absolute amount; of all but channels one above 100, since whoever asks for 30 means
+    percent.
 
     Attributes:
         params: of the parameters.
@@ -190,12 +194,16 @@ def _is_fraction(name: str, value: float) -> bool:
     return name != "latency_ms" and _is_number(value) and 0 < float(value) <= 1
 
 
-def _is_amount(value: float) -> bool:
-    return _is_number(value) and value > 1 and float(value).is_integer()
+def _is_amount(name: str, value: float) -> bool:
+    return _is_number(value) and value > _FEWEST[name] and float(value).is_integer()
+
+
+def _is_counted(name: str) -> Callable[[float], bool]:
+    return lambda value: _is_fraction(name, value) or _is_amount(name, value)
 
 
 _LEGAL_VALUES: Mapping[str, Callable[[float], bool]] = {
-    **dict.fromkeys(get_args(_Counted), lambda value: _is_fraction("", value) or _is_amount(value)),
+    **{name: _is_counted(name) for name in get_args(_Counted)},
     "latency": lambda value: _is_fraction("", value),
     "latency_ms": lambda value: _is_number(value) and value > 0,
 }

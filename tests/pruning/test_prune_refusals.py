@@ -23,7 +23,7 @@ def arguments(**changes: Any) -> dict[str, Any]:
     [
         ({"budget": {"parms": 0.5}}, "no budget is called 'parms'"),
         ({"budget": {"params": 30.5}}, r"budget params=30\.5 is no fraction or amount kept"),
-        ({"budget": {"params": 30}}, "cannot be reached: .* the nearest feasible budget is"),
+        ({"budget": {"macs": 101}}, "cannot be reached: .* the nearest feasible budget is"),
         ({"budget": {"memory": "all"}}, "budget memory='all' is no fraction or amount"),
         ({"budget": {"params": 0.001}}, "cannot be reached: the smallest reachable is"),
         ({"criterion": "tailor"}, "no criterion is called 'tailor'.*did you mean 'taylor'"),

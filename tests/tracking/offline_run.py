@@ -5,6 +5,7 @@ import struct
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import wandb
 from wandb.proto.wandb_internal_pb2 import Record
 
 HEADER, BLOCK, RECORD_HEADER = 7, 32768, 7
@@ -22,6 +23,7 @@ class OfflineRun:
 
 def read_offline_run(folder: Path) -> OfflineRun:
     """Gives the only offline run below a folder; metric names to the names of their axes in `axes`."""
+    wandb.teardown()  # its service may still be writing
     (file,) = folder.rglob("offline-run-*/run-*.wandb")
     run = OfflineRun()
     for data in _records(file.read_bytes()):
