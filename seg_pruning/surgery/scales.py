@@ -52,6 +52,11 @@ class Scales:
         self.scaled[number] = queries
         return number in self.follows
 
+    @property
+    def narrows_last(self) -> bool:
+        """Whether the queries of the last attention may lose width."""
+        return len(self.scaled) - 1 in self.follows
+
     def note_sum(self, made: LabelArray | None, bias: LabelArray | None) -> None:
         """Notes that the parameter of `bias` was added to the channels `made`."""
         if made is not None and bias is not None:

@@ -70,7 +70,12 @@ def attention(ledger: Ledger, call: Call) -> tuple[LabelSet, ...]:
     sides = [ledger.unmixed(ledger.labels(t), rigid, f"{call.name} mixes it") for t in (q, k)]
     passing = ledger.unmixed(ledger.labels(v), [0, 2], f"{call.name} mixes it")
     weights = [(side, (*t.shape[:2], 1, t.shape[3])) for side, t in zip(sides, (q, k), strict=True)]
-    weights += [_bias(ledger, call, t) for t in call.tensors if all(t is not other for other in (q, k, v))]
+    added = [t for t in call.tensors if all(t is not other for other in (q, k, v))]
+    if known and ledger.scales.narrows_last:
+        for tensor in added:  # the heads stay, so that what is told of each of them does not tie its width
+            ledger.pin(ledger.labels(tensor), f"{call.name} keeps its heads, which lose width")
+            ledger.set(tensor, ())
+    weights += [_bias(ledger, call, t) for t in added]
     heads, contracted = contract(ledger, call, weights, 3)
     made = ledger.merge([(heads, (*q.shape[:-1], 1)), (passing, v.shape)], q.ndim, call.name)
     weighing = q.shape[0] * q.shape[1] * q.shape[2] * k.shape[2]

@@ -56,6 +56,22 @@ class GivenToTheKernel(nn.Module):
         return x + self.out(mixed.transpose(1, 2).reshape(n, length, width))
 
 
+class BiasOfEachHead(nn.Module):
+    """Fused attention with a learnt number for each head, in a stream that is as wide as all heads."""
+
+    def __init__(self, dim=16, heads=4):
+        super().__init__()
+        self.heads, self.qkv, self.out = heads, nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
+        self.bias = nn.Parameter(torch.randn(heads, 1, 1))
+
+    def forward(self, x):
+        n, length, width = x.shape
+        q, k, v = self.qkv(x).reshape(n, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        far = torch.eye(length) * self.bias
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=far.unsqueeze(0))
+        return x + self.out(mixed.transpose(1, 2).reshape(n, length, width))
+
+
 class StoredBesideAnEqualOne(ByHeadSize):
     """Its own scale is a number; the one that is computed belongs to another tensor, as wide by chance."""
 
@@ -75,4 +91,5 @@ class StoredBesideAnEqualOne(ByHeadSize):
 _tokens("AttentionByHeadSize", ByHeadSize)
 _tokens("AttentionBySizeOfQueries", BySizeOfQueries)
 _tokens("AttentionGivenTheRoot", GivenToTheKernel)
+_tokens("AttentionWithBiasOfEachHead", BiasOfEachHead, "block")
 _tokens("AttentionStoredBesideAnEqualOne", StoredBesideAnEqualOne)
