@@ -141,6 +141,7 @@ class Cutting(L.Callback):
         time = self.due(self.timing.now(trainer))
         assert time is not None
         self.done.append(time)
+        self._params = count(pl_module)  # also where nothing is cut, or what was cut is taken back
         limit = self._next_limit_(trainer, pl_module, time)
         if limit is not None:
             self._cut_(trainer, pl_module, limit)

@@ -125,7 +125,8 @@ class IterativePruning(Cutting):
 
     @override
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self.done and self._params != count(pl_module):
+        anew = not self._size and trainer.ckpt_path is None  # a dense network, and no training to go on with
+        if self.done and (anew or self._params != count(pl_module)):
             self.forget()  # what was done was done to another network
         if self.done:
             bring_dense(trainer)

@@ -149,6 +149,36 @@ def test_a_dense_network_below_the_floor_is_left_alone(tmp_path):
     assert size(module) == DENSE
 
 
+@pytest.mark.filterwarnings("ignore:nothing is pruned:UserWarning")
+@pytest.mark.parametrize("budget", [{"max_drop": {"val/dice": 0.05}}, {"min": {"val/dice": 0.95}}])
+def test_a_network_that_stayed_dense_goes_on_dense(tmp_path, budget):
+    """Every cut is taken back, or the dense network is below the floor: both are known after a restart."""
+
+    def go(own, epochs, **options):
+        module = Graded()
+        module.enough = DENSE
+        fit(tmp_path, module, own, max_epochs=epochs, **options)
+        return module
+
+    settings = {"budget": {"params": 0.5, **budget}, "end_epoch": 2}
+    first, later = guarded(**settings), guarded(**settings)
+    go(first, 8)
+    module = go(later, 10, ckpt_path=tmp_path / "checkpoints" / "last.ckpt")
+    assert later.done == first.done
+    assert later.finished
+    assert size(module) == DENSE
+
+
+def test_what_stayed_dense_says_nothing_of_another_network(tmp_path):
+    module, own = Graded(), guarded(end_epoch=2)
+    module.enough = DENSE
+    fit(tmp_path / "a", module, own, max_epochs=8)
+    other = Graded()
+    other.enough = 0
+    fit(tmp_path / "b", other, own, max_epochs=8)
+    assert size(other) <= 0.5 * DENSE
+
+
 @pytest.mark.parametrize(
     ("options", "settings", "message"),
     [
