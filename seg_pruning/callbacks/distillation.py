@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Any, get_args
+from weakref import ref
 
 import lightning as L
 import torch
@@ -84,16 +85,21 @@ class Distillation(L.Callback):
         self.path = teacher
         self.teacher: L.LightningModule | None = None
         self._active = False
+        self._of: ref[L.LightningModule] | None = None
         self._taps: dict[str, Tap] = {}
         self._unwrap: Callable[[], object] | None = None
 
     @override
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        if stage == "fit" and not pl_module.automatic_optimization:
+        if stage != "fit":
+            return
+        if not pl_module.automatic_optimization:
             raise PruningError(
                 f"{type(pl_module).__name__} optimizes by hand: its training_step calls backward itself, and "
                 "a loss cannot be added from outside. Set automatic_optimization=True, or add the term in it"
             )
+        if self._of is None or self._of() is not pl_module:  # a teacher of another training is none here
+            self.teacher, self._active, self._of = None, False, ref(pl_module)
 
     @override
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -103,6 +109,10 @@ class Distillation(L.Callback):
             self._learn_from(read_teacher(pl_module, Path(self.path), self._watchers))
         elif self._active and trainer.ckpt_path:
             self._learn_from(read_teacher(pl_module, self._beside(trainer), self._watchers))
+        elif self._active and self.teacher is not None:
+            self._learn_from(self.teacher.to(pl_module.device))  # the same module is trained on
+        else:
+            self.teacher = None
         own = pl_module.training_step
         given = vars(pl_module).get("training_step")
 

@@ -151,6 +151,34 @@ def test_a_teacher_of_ones_own_teaches_from_the_first_step(tmp_path):
     assert all(torch.equal(value, wanted[name]) for name, value in distillation.teacher.state_dict().items())
 
 
+@pytest.mark.parametrize("same", [True, False], ids=["same module", "fresh module"])
+def test_a_second_training_with_the_same_objects(tmp_path, same):
+    """Of the same module the dense network goes on teaching; a fresh one is its own teacher, once it is cut."""
+    cuts, distillation, module = pruning(), Distillation(), Stranger()
+    fit(tmp_path / "a", module, cuts, distillation)
+    first = distillation.teacher
+    module = module if same else Stranger()
+    trainer = fit(tmp_path / "b", module, cuts, distillation)
+    assert (distillation.teacher is first) is same
+    assert size(distillation.teacher) == size(Stranger())
+    assert float(trainer.callback_metrics["train/distillation"]) > 0
+
+
+def test_a_training_that_goes_on_before_the_first_cut_has_no_teacher_yet(tmp_path):
+    distillation, module = Distillation(), Stranger()
+    fit(tmp_path, module, pruning(), distillation)
+    first = distillation.teacher
+
+    class NoneYet(L.Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            assert (distillation.teacher is None) == (trainer.current_epoch < 2)
+
+    early = tmp_path / "checkpoints" / "epoch=0.ckpt"
+    later = pruning(start_epoch=2)
+    fit(tmp_path, module, later, distillation, NoneYet(), ckpt_path=early, max_epochs=4)
+    assert distillation.teacher is not first
+
+
 class Parts(Stranger):
     def training_step(self, batch, batch_idx):
         images, masks = batch
