@@ -1,11 +1,12 @@
 """What would spoil a pruning in the middle of a training, found before it begins."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 
 import lightning as L
 from lightning.pytorch.strategies import SingleDeviceStrategy
 
+from seg_pruning.callbacks.options import Scoring
 from seg_pruning.callbacks.scoring import TrainingScores
 from seg_pruning.callbacks.timing import Timing
 from seg_pruning.pruning import schedules
@@ -73,6 +74,16 @@ def check_observed(now: int, scores: TrainingScores, unit: Unit = "epoch") -> No
             f"a cut is due as training goes on at {unit} {now} (counted from 0), but "
             f"{type(scores.criterion).__name__} needs the gradients of at least one {unit} before it: choose "
             f"start_{unit}={now + 1} or later, or a criterion of weights such as 'l2'"
+        )
+
+
+def check_penalty(scoring: Scoring, scales: Sized) -> None:
+    """Raises where a penalty on BatchNorm was asked for and there is none whose channels can leave."""
+    if scoring.bn_penalty and not len(scales):
+        raise PruningError(
+            f"bn_penalty={scoring.bn_penalty} changes nothing: no BatchNorm with a scale has channels that "
+            "can leave. Set it to 0, or protect less; trace(model, example_inputs).report() says what is "
+            "pinned"
         )
 
 

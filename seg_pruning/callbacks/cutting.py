@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from seg_pruning import tracking
-from seg_pruning.callbacks import pareto, penalty
+from seg_pruning.callbacks import checks, pareto, penalty
 from seg_pruning.callbacks.dense import save_dense
 from seg_pruning.callbacks.distillation import Distillation
 from seg_pruning.callbacks.event import Event, announce
@@ -246,6 +246,7 @@ class Cutting(L.Callback):
         if self.dense is None:
             self.dense = self.amounts()
             self.widths = {group.name: group.size for group in self._graph.groups}
+            checks.check_penalty(self.scores.scoring, self._scales)
         limit = self.budget.limit(self.dense)
         options = self._options(module)
         check_reachable(self._graph, limit, options, dense=self.widths, latency=self._latency)

@@ -48,8 +48,9 @@ class Distillation(L.Callback):
             first cut.
 
     Raises:
-        PruningError: a number is out of range; in `setup`, the module optimizes by hand; in training, `of` is
-            never called, a name does not exist or there is no checkpoint of the dense network to go on with.
+        PruningError: a number is out of range; in `setup`, the module optimizes by hand, or there is neither
+            `IterativePruning` nor a `teacher`; in training, `of` is never called, a name does not exist or
+            there is no checkpoint of the dense network to go on with.
 
     Example:
         >>> from seg_pruning.callbacks import IterativePruning
@@ -68,15 +69,15 @@ class Distillation(L.Callback):
         teacher: str | None = None,
     ) -> None:
         for name, value in (("weight", weight), ("feature_weight", feature_weight)):
-            if not 0 <= value < float("inf"):
+            if not _is_number(value) or not 0 <= value < float("inf"):
                 raise PruningError(f"expected {name} to be 0 or more, but got {value!r}")
-        if not 0 < temperature < float("inf"):
+        if not _is_number(temperature) or not 0 < temperature < float("inf"):
             raise PruningError(f"expected temperature to be above 0, but got {temperature!r}")
         if activation not in get_args(Activation):
             raise PruningError(
                 f"expected activation to be one of {get_args(Activation)}, but got {activation!r}"
             )
-        if isinstance(features, str):
+        if isinstance(features, str) or not isinstance(features, Sequence):
             raise PruningError(f"expected features to be a list of names, but got {features!r}")
         self.weight, self.feature_weight, self.temperature = weight, feature_weight, temperature
         self.features = tuple(features)
@@ -98,6 +99,7 @@ class Distillation(L.Callback):
                 f"{type(pl_module).__name__} optimizes by hand: its training_step calls backward itself, and "
                 "a loss cannot be added from outside. Set automatic_optimization=True, or add the term in it"
             )
+        self._check_taught(trainer)
         if self._of is None or self._of() is not pl_module:  # a teacher of another training is none here
             self.teacher, self._active, self._of = None, False, ref(pl_module)
 
@@ -159,6 +161,17 @@ class Distillation(L.Callback):
             self._taps["teacher"].close()
         self.teacher, self._active = teacher, True
         self._taps["teacher"] = self._tap(teacher)
+
+    def _check_taught(self, trainer: L.Trainer) -> None:
+        """Raises where no teacher will ever come."""
+        from seg_pruning.callbacks.cutting import Cutting  # which tells this callback of the first cut
+
+        callbacks = trainer.callbacks  # type: ignore[attr-defined] # Lightning does not type it
+        if self.path is None and not any(isinstance(callback, Cutting) for callback in callbacks):
+            raise PruningError(
+                "Distillation learns from the network of before the first cut, and nothing cuts this one: "
+                "add IterativePruning to the callbacks, or give a checkpoint, Distillation(teacher=...)"
+            )
 
     def _tap(self, module: L.LightningModule) -> Tap:
         try:
@@ -236,6 +249,10 @@ class Distillation(L.Callback):
         for tap in self._taps.values():
             tap.close()
         self._taps = {}
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _put_back(module: L.LightningModule, given: object) -> None:

@@ -60,12 +60,15 @@ def split(budget: Mapping[str, Any]) -> tuple[dict[str, Any], Floor | None]:
     """The amounts and the floor of a budget such as `{"macs": 0.1, "max_drop": {"val/dice": 0.01}}`.
 
     Raises:
-        PruningError: the floor is no mapping, or stands alone: something has to say how far to go at most.
+        PruningError: the budget or the floor is no mapping, or the floor stands alone: something has to say
+            how far to go at most.
 
     Example:
         >>> split({"macs": 0.1, "min": {"val/dice": 0.8}})
         ({'macs': 0.1}, Floor(min={'val/dice': 0.8}, max_drop={}))
     """
+    if not isinstance(budget, Mapping):
+        raise PruningError(f"a budget is a mapping such as {{'macs': 0.3}}, but got {budget!r}")
     floors = {kind: budget[kind] for kind in _KINDS if budget.get(kind) is not None}
     amounts = {name: value for name, value in budget.items() if name not in _KINDS}
     for kind, values in floors.items():

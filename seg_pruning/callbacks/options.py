@@ -45,6 +45,11 @@ class Recovery:
             _check_count(name, getattr(self, name))
         if self.rewind not in get_args(Rewind):
             raise PruningError(f"expected rewind to be one of {get_args(Rewind)}, but got {self.rewind!r}")
+        if self.rewind_to and self.rewind == "none":
+            raise PruningError(
+                f"rewind_to={self.rewind_to} changes nothing without rewinding: give rewind='weights' or "
+                "'lr' beside it, or leave it out"
+            )
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,11 @@ class Schedule:
     recovery: Recovery = field(default_factory=Recovery)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.shape, str):
+            raise PruningError(f"expected shape to be a name such as 'cubic', but got {self.shape!r}")
         schedules.get(self.shape)
+        if not isinstance(self.recovery, Recovery):
+            raise PruningError(f"expected recovery to be a Recovery(...), but got {self.recovery!r}")
         if self.by_step:
             _ = self.steps
 
@@ -131,8 +140,14 @@ class Scoring:
 
     def __post_init__(self) -> None:
         _check_count("batches", self.batches)
-        if isinstance(self.bn_penalty, bool) or not 0 <= self.bn_penalty < float("inf"):
+        known = isinstance(self.bn_penalty, int | float) and not isinstance(self.bn_penalty, bool)
+        if not known or not 0 <= self.bn_penalty < float("inf"):
             raise PruningError(f"expected bn_penalty to be 0 or more, but got {self.bn_penalty!r}")
+        if self.loss is not None and not self.batches:
+            raise PruningError(
+                "Scoring(loss=...) is for a pass of its own, and batches=0 says that there is none: say over "
+                "how many batches, such as batches=8, or leave loss out"
+            )
 
     @classmethod
     def of(cls, criterion: str | Criterion | Scoring) -> Scoring:

@@ -133,10 +133,15 @@ def events(
         (5, 7, 9)
     """
     end = start_epoch if end_epoch is None else end_epoch
-    if start_epoch < 0:
-        raise PruningError(f"expected start_{unit} to be 0 or more, but got {start_epoch}")
+    # The interval first: where cuts are by step, the start is one interval unless another was given.
+    given = {f"every_n_{unit}s": every_n_epochs, f"start_{unit}": start_epoch, f"end_{unit}": end}
+    for name, value in given.items():
+        if type(value) is not int:
+            raise PruningError(f"expected {name} to be a whole number, but got {value!r}")
     if every_n_epochs < 1:
         raise PruningError(f"expected every_n_{unit}s to be 1 or more, but got {every_n_epochs}")
+    if start_epoch < 0:
+        raise PruningError(f"expected start_{unit} to be 0 or more, but got {start_epoch}")
     if end < start_epoch:
         raise PruningError(
             f"expected end_{unit} to be start_{unit}={start_epoch} or later, but got {end_epoch}: "

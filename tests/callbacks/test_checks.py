@@ -4,6 +4,7 @@ import lightning as L
 import pytest
 import torch
 
+from seg_pruning.callbacks import Scoring
 from seg_pruning.pruning.selection import Selection
 from seg_pruning.surgery.errors import PruningError
 from tests.callbacks.modules import Stranger, fit, pruning, size, trainer_in
@@ -39,6 +40,15 @@ class NoStep(L.Callback):
         ({"budget": {"params": 0.001}}, {}, r"smallest reachable is \d+ params"),
         ({"selection": Selection(protect=("net.*",))}, {}, "cannot be reached"),
         ({"selection": Selection(protect=("net.frist",))}, {}, "net.first"),
+        (
+            {
+                "criterion": Scoring("l2", bn_penalty=1e-4),
+                "selection": Selection(protect=("net.first", "net.down")),
+                "budget": {"params": 0.95},
+            },
+            {},
+            "bn_penalty=0.0001 changes nothing: no BatchNorm",
+        ),
         ({"end_epoch": 5}, {}, "leaves no epoch to recover"),
         ({}, {"max_epochs": -1, "max_steps": 11}, "max_steps=12"),
         ({"example_inputs": torch.rand(1, 4, 8, 8)}, {}, "channels"),

@@ -153,7 +153,7 @@ def test_a_teacher_of_ones_own_teaches_from_the_first_step(tmp_path):
 
 @pytest.mark.parametrize("same", [True, False], ids=["same module", "fresh module"])
 def test_a_second_training_with_the_same_objects(tmp_path, same):
-    """Of the same module the dense network goes on teaching; a fresh one is its own teacher, once it is cut."""
+    """Of the same module the dense network goes on teaching; a fresh one teaches itself, once it is cut."""
     cuts, distillation, module = pruning(), Distillation(), Stranger()
     fit(tmp_path / "a", module, cuts, distillation)
     first = distillation.teacher
@@ -177,6 +177,15 @@ def test_a_training_that_goes_on_before_the_first_cut_has_no_teacher_yet(tmp_pat
     later = pruning(start_epoch=2)
     fit(tmp_path, module, later, distillation, NoneYet(), ckpt_path=early, max_epochs=4)
     assert distillation.teacher is not first
+
+
+def test_without_a_cut_there_has_to_be_a_teacher(tmp_path):
+    with pytest.raises(PruningError, match=r"nothing cuts this one: add IterativePruning .*teacher="):
+        fit(tmp_path / "a", Stranger(), Distillation())
+    fit(tmp_path / "b", Stranger(), max_epochs=1)
+    path = str(tmp_path / "b" / "checkpoints" / "last.ckpt")
+    trainer = fit(tmp_path / "c", Stranger(), Distillation(teacher=path), max_epochs=1)
+    assert "train/distillation" in trainer.callback_metrics
 
 
 class Parts(Stranger):
@@ -205,6 +214,9 @@ class Manual(Stranger):
         (lambda: Distillation(temperature=0.0), "temperature to be above 0"),
         (lambda: Distillation(activation="relu"), "one of .* 'relu'"),
         (lambda: Distillation(features="net"), "list of names"),
+        (lambda: Distillation(features=None), "list of names, but got None"),
+        (lambda: Distillation(weight="1"), "weight to be 0 or more, but got '1'"),
+        (lambda: Distillation(temperature=None), "temperature to be above 0, but got None"),
     ],
 )
 def test_what_cannot_be_is_refused(make, message):
