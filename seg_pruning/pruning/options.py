@@ -38,9 +38,10 @@ class Selection:
         floor: fraction of the dense width that always stays, in [0, 1); at least one channel stays anyway. Or
             a mapping from names and patterns as in `protect` to fractions in [0, 1] or widths, whole numbers
             above 1; where several match the largest counts, where none does 0.05.
-        head_floor: the same for groups that feed the outputs, as long as the budget can be reached with it.
-            What is left of them decides the sign of every answer: ranked with all others, they can lose every
-            channel that speaks for the foreground. Local scope never starves a group and ignores it.
+        head_floor: the same for groups that feed the outputs, as long as the budget can be reached with it
+            and no ceiling is below. What is left of them decides the sign of every answer: ranked with all
+            others, they can lose every channel that speaks for the foreground. Local scope never starves a
+            group and ignores it.
         ceiling: the most that a group keeps, as a mapping like that of `floor`; where several match the
             smallest counts. What is above leaves even where the budget would have room. Of groups that
             cannot be pruned it asks nothing.

@@ -118,8 +118,8 @@ def widths_of(
     Raises:
         PruningError: a name is unknown, or a ceiling is below a floor.
     """
-    floors = _floors(graph, selection, dense, guarded=guarded)
     ceilings = _named(graph, selection.ceiling, dense, option="ceiling", choose=min)
+    floors = _floors(graph, selection, dense, ceilings if guarded else None)
     return AllWidths(
         [
             Widths.of(
@@ -134,16 +134,22 @@ def widths_of(
 
 
 def _floors(
-    graph: ChannelGraph, selection: Selection, dense: Mapping[str, int], *, guarded: bool
+    graph: ChannelGraph,
+    selection: Selection,
+    dense: Mapping[str, int],
+    ceilings: Mapping[str, float] | None,
 ) -> dict[str, float]:
-    """The channels that each prunable group keeps at least."""
-    heads = feeding_outputs(graph) if guarded and selection.scope == "global" else frozenset()
-    usual = selection.default_floor
-    fractions = dict.fromkeys(heads, max(usual, selection.head_floor))
-    floors = {
-        group.name: fractions.get(group.name, usual) * dense.get(group.name, group.size)
-        for group in graph.prunable
-    }
+    """The channels that each prunable group keeps at least; with `head_floor`, below these `ceilings`."""
+    heads = feeding_outputs(graph) if ceilings is not None and selection.scope == "global" else frozenset()
+    floors: dict[str, float] = {}
+    for group in graph.prunable:
+        width = dense.get(group.name, group.size)
+        floors[group.name] = selection.default_floor * width
+        if group.name in heads:
+            quantum = math.lcm(group.step, selection.multiple)
+            most = (ceilings or {}).get(group.name, math.inf)
+            most = most if most >= group.size else math.floor(round(most / quantum, 6)) * quantum
+            floors[group.name] = max(floors[group.name], min(selection.head_floor * width, most))
     named = selection.floor if isinstance(selection.floor, Mapping) else {}
     whole = dict.fromkeys(protected(graph, selection.protect), math.inf)
     return floors | _named(graph, named, dense, option="floor", choose=max) | whole

@@ -44,6 +44,14 @@ def test_half_of_it_stays_in_a_global_ranking(head_floor, kept):
     assert len(plan.kept[head]) == kept
 
 
+@pytest.mark.parametrize(("ceiling", "round_to", "kept"), [(5, 1, 5), (0.25, 1, 4), (13, 8, 8), (9, 1, 8)])
+def test_a_ceiling_is_above_what_heads_keep_by_default(ceiling, round_to, kept):
+    graph, (head,) = unet(), feeding_outputs(unet())
+    selection = Selection(normalise="none", ceiling={head: ceiling}, round_to=round_to)
+    plan = select(graph, biased_scores(graph, head), Budget(macs=0.5).limit(amounts(graph)), selection)
+    assert len(plan.kept[head]) == kept
+
+
 def test_floors_are_of_the_dense_width():
     graph, (head,) = unet(), feeding_outputs(unet())
     dense = {group.name: 2 * group.size for group in graph.groups}
