@@ -133,11 +133,13 @@ def _noise(shapes: Sequence[torch.Size], batch: Batch, seed: int) -> list[Tensor
     return [torch.stack(column) for column in zip(*samples, strict=True)]
 
 
-def _scalar(value: Tensor) -> Tensor:
+def _scalar(value: object) -> Tensor:
     """`value`, if it is a loss that can be differentiated."""
-    if value.numel() != 1 or not value.requires_grad:
+    if not isinstance(value, Tensor) or value.numel() != 1 or not value.requires_grad:
+        shown = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"{value!r:.200}"
+        free = isinstance(value, Tensor) and not value.requires_grad
         raise PruningError(
-            f"expected `loss` to give one number that depends on the parameters, but got {value!r:.200}: "
-            "average it over the batch, and do not detach it"
+            f"expected `loss` to give one number that depends on the parameters, but got {shown}"
+            f"{' that does not' if free else ''}: average it over the batch, and do not detach it"
         )
     return value.reshape(())
