@@ -90,6 +90,8 @@ class IterativePruning(Cutting):
         self.timing = Timing.of(self.schedule, start_epoch, every_n_epochs, end_epoch)
         self.guard = None if floor is None else Guard(floor, len(self.timing.times))
         self.recovering = Recovering(self.schedule.recovery)
+        if selection is not None and not isinstance(selection, Selection):
+            raise PruningError(f"expected selection to be a Selection(...), but got {selection!r}")
         self.selection = selection or Selection()
         self.example = Example(example_inputs)
         checks.check_start(self.scores.criterion, self.timing)

@@ -98,6 +98,8 @@ def prune_(
         (7, True)
     """
     options = _options(selection, scope, protect, round_to)
+    if isinstance(optimizers, Optimizer):
+        raise PruningError(f"expected optimizers to be a list, but got one {type(optimizers).__name__}: [it]")
     wanted, chosen = Budget.of(budget), criteria.get(criterion)
     _refuse_not_finite(model)
     inputs = Inputs.of(example_inputs)
@@ -184,4 +186,6 @@ def _options(
             "scope, protect and round_to cannot be given beside selection, which holds them too; "
             f"got {single} beside {selection}"
         )
+    if selection is not None and not isinstance(selection, Selection):
+        raise PruningError(f"expected selection to be a Selection(...), but got {selection!r}")
     return selection or single

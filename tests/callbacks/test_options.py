@@ -39,6 +39,7 @@ def test_what_cannot_be_is_refused(make, message):
         ({"schedule": Schedule(every_n_steps=5), "start_epoch": 2}, "by step or by epoch"),
         ({"schedule": Schedule(start_step=0)}, "start at step 1 or later"),
         ({"criterion": Scoring("taylor", batches=4)}, r"needs a loss: give Scoring\(loss="),
+        ({"selection": "global"}, r"selection to be a Selection\(...\), but got 'global'"),
         ({"start_epoch": 1.5}, "start_epoch to be a whole number, but got 1.5"),
         ({"end_epoch": 3.0}, "end_epoch to be a whole number, but got 3.0"),
         ({"budget": 0.3}, "a budget is a mapping such as .*, but got 0.3"),

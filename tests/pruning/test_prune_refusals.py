@@ -28,6 +28,8 @@ def arguments(**changes: Any) -> dict[str, Any]:
         ({"budget": {"params": 0.001}}, "cannot be reached: the smallest reachable is"),
         ({"criterion": "tailor"}, "no criterion is called 'tailor'.*did you mean 'taylor'"),
         ({"criterion": "taylor"}, "Taylor needs gradients"),
+        ({"selection": "local"}, r"expected selection to be a Selection\(...\), but got 'local'"),
+        ({"optimizers": torch.optim.SGD([torch.zeros(1)])}, "a list, but got one SGD"),
         ({"scope": "layer"}, "expected scope to be one of"),
         ({"protect": ("hed",)}, "protect names 'hed'.*head"),
         ({"protect": "head"}, "expected protect to be a tuple of names"),
