@@ -250,8 +250,6 @@ class Ledger:
         inputs = tuple(self.labels(t) for t in call.tensors)
         self.sites[len(self.ops) - 1] = Site(inputs, outputs)
 
-    # -- the algebra that most rules share ----------------------------------------------------------------
-
     def merge(self, operands: Sequence[tuple[LabelSet, Shape]], ndim: int, what: str) -> LabelSet:
         """The labels of tensors that are broadcast against each other in a space of `ndim` dims.
 
