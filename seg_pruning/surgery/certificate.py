@@ -30,7 +30,7 @@ from seg_pruning.surgery.untouched import untouched
 TOLERANCE = 1e-4
 """Largest difference that passes, relative to the largest magnitude of the output: float32 rounds."""
 
-ROUNDING = 1e-2
+ROUNDING = 0.1
 """Differences up to this may be rounding, which deep networks amplify: they are looked at in float64."""
 
 Keep = npt.NDArray[np.bool_]
