@@ -33,7 +33,7 @@ def header(path):
     return json.loads(data[8 : 8 + length]), 8 + length
 
 
-def refused(path, message, name="Chain", sparse=False):
+def check_refused(path, message, name="Chain", sparse=False):
     """Asserts that a file is refused and that the network is then what it was."""
     for model in (NETWORKS[name](), *([pruned(name, seed=1)] if sparse else [])):
         before = snapshot(model)

@@ -17,7 +17,7 @@ from seg_pruning.surgery.intake import check_fits, parse
 from seg_pruning.surgery.structure import Structure, structure_of
 from tests.networks import NETWORKS
 from tests.surgery.interrupts import equal, snapshot
-from tests.surgery.stored import header, pruned, put, refused, rewritten
+from tests.surgery.stored import check_refused, header, pruned, put, rewritten
 
 
 @pytest.mark.parametrize("value", [{}, [1, 2.5, None, True, "x"], {"a": {"a": 1}}, "text", -3], ids=str)
@@ -63,9 +63,9 @@ def test_a_file_that_is_truncated_anywhere_is_refused(tmp_path):
     places = {0, 1, 7, 8, 9, start // 2, start - 1, start, start + 1, len(whole) - 1}
     for place in sorted((places | set(ends)) - {len(whole)}):
         path.write_bytes(whole[:place])
-        refused(path, "truncated or no safetensors file")
+        check_refused(path, "truncated or no safetensors file")
     path.write_bytes(whole + b"x")
-    refused(path, "truncated or no safetensors file")
+    check_refused(path, "truncated or no safetensors file")
 
 
 def test_a_flipped_bit_is_found_wherever_it_is(tmp_path):
@@ -167,7 +167,7 @@ def test_a_hostile_note_is_refused(kind, tmp_path):
     path = tmp_path / "net.safetensors"
     save_pruned(pruned("AttributeSize"), path)
     rewritten(path, change)
-    refused(path, message, "AttributeSize", sparse=True)
+    check_refused(path, message, "AttributeSize", sparse=True)
 
 
 def test_tensors_that_no_cut_can_have_made_are_refused(tmp_path):
@@ -180,7 +180,7 @@ def test_tensors_that_no_cut_can_have_made_are_refused(tmp_path):
             note = json.loads(file.metadata()["seg_pruning"])
         note["hash"] = files._hash(tensors, note)
         save_file(tensors, path, metadata={"seg_pruning": json.dumps(note)})
-        refused(path, r"stem\.weight: shape .* of a dense \(10, 3, 3, 3\)")
+        check_refused(path, r"stem\.weight: shape .* of a dense \(10, 3, 3, 3\)")
 
 
 @pytest.mark.parametrize("length", [2**63, 2**40, 100_000_001, 0])
@@ -188,7 +188,7 @@ def test_an_oversized_header_is_refused(length, tmp_path):
     path = tmp_path / "net.safetensors"
     save_pruned(pruned("Chain"), path)
     path.write_bytes(struct.pack("<Q", length) + path.read_bytes()[8:])
-    refused(path, "truncated or no safetensors file")
+    check_refused(path, "truncated or no safetensors file")
 
 
 @pytest.mark.parametrize(
@@ -210,17 +210,17 @@ def test_a_hostile_header_is_refused(change, tmp_path):
     entries["head.bias"] |= change
     text = json.dumps(entries).encode()
     path.write_bytes(struct.pack("<Q", len(text)) + text + path.read_bytes()[start:])
-    refused(path, "truncated or no safetensors file")
+    check_refused(path, "truncated or no safetensors file")
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04" + b"0" * 100, bytes(range(256)) * 9], ids=len)
 def test_what_is_no_safetensors_file_is_refused(content, tmp_path):
     path = tmp_path / "net.safetensors"
     path.write_bytes(content)
-    refused(path, "truncated or no safetensors file")
+    check_refused(path, "truncated or no safetensors file")
 
 
 def test_a_safetensors_file_of_somebody_else_is_refused(tmp_path):
     path = tmp_path / "net.safetensors"
     save_file(NETWORKS["Chain"]().state_dict(), path)
-    refused(path, "was not written by save_pruned")
+    check_refused(path, "was not written by save_pruned")

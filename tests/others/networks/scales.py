@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tests.others.networks.tokens import _tokens
+from tests.others.on_tokens import on_tokens
 
 
 class ByHeadSize(nn.Module):
@@ -88,8 +88,8 @@ class StoredBesideAnEqualOne(ByHeadSize):
         return x + self.out(mixed.transpose(1, 2).flatten(2)) + self.gated(gate)
 
 
-_tokens("AttentionByHeadSize", ByHeadSize)
-_tokens("AttentionBySizeOfQueries", BySizeOfQueries)
-_tokens("AttentionGivenTheRoot", GivenToTheKernel)
-_tokens("AttentionWithBiasOfEachHead", BiasOfEachHead, "block")
-_tokens("AttentionStoredBesideAnEqualOne", StoredBesideAnEqualOne)
+on_tokens("AttentionByHeadSize", ByHeadSize)
+on_tokens("AttentionBySizeOfQueries", BySizeOfQueries)
+on_tokens("AttentionGivenTheRoot", GivenToTheKernel)
+on_tokens("AttentionWithBiasOfEachHead", BiasOfEachHead, "block")
+on_tokens("AttentionStoredBesideAnEqualOne", StoredBesideAnEqualOne)

@@ -5,30 +5,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from tests.others.cases import case, conv
-
-
-class _Tokens(nn.Module):
-    """Patches, a block over `(N, L, C)`, and a map again."""
-
-    def __init__(self, block, dim=16):
-        super().__init__()
-        self.patch, self.block, self.norm = nn.Conv2d(3, dim, 4, 4), block, nn.LayerNorm(dim)
-        self.head = nn.ConvTranspose2d(dim, 2, 4, 4)
-
-    def forward(self, x):
-        x = self.patch(x)
-        n, _, h, w = x.shape
-        x = self.norm(self.block(x.flatten(2).transpose(1, 2)))
-        return self.head(x.transpose(1, 2).reshape(n, -1, h, w))
-
-
-def _tokens(name, make, *pinned):
-    class Net(_Tokens):
-        def __init__(self):
-            super().__init__(make())
-
-    Net.__name__ = name
-    return case(1, 3, 16, 16, other=(2, 3, 16, 24), pinned=pinned)(Net)
+from tests.others.on_tokens import OnTokens, on_tokens
 
 
 class TorchAttention(nn.Module):
@@ -161,27 +138,27 @@ class Mixer(nn.Module):
         return x + self.chan(self.n2(x))
 
 
-_tokens("TorchMultihead", TorchAttention, "block.attn")
-_tokens("TorchMultiheadWithoutWeights", lambda: TorchAttention(weights=False))
-_tokens(
+on_tokens("TorchMultihead", TorchAttention, "block.attn")
+on_tokens("TorchMultiheadWithoutWeights", lambda: TorchAttention(weights=False))
+on_tokens(
     "TorchEncoderLayer",
     lambda: nn.TransformerEncoderLayer(16, 4, 24, batch_first=True, norm_first=True),
     "block.self_attn",
 )
-_tokens("TorchCrossAttention", CrossAttention, "block")
-_tokens("HandAttentionNet", HandAttention)
-_tokens("InnerDimAttentionNet", InnerDimAttention)
-_tokens("FusedAttentionNet", FusedAttention)
-_tokens("LinearAttentionNet", LinearAttention)
-_tokens("ClassToken", Cls, "block", "block#2")
-_tokens(
+on_tokens("TorchCrossAttention", CrossAttention, "block")
+on_tokens("HandAttentionNet", HandAttention)
+on_tokens("InnerDimAttentionNet", InnerDimAttention)
+on_tokens("FusedAttentionNet", FusedAttention)
+on_tokens("LinearAttentionNet", LinearAttention)
+on_tokens("ClassToken", Cls, "block", "block#2")
+on_tokens(
     "LSTMNet",
     lambda: SequenceOf(nn.LSTM(16, 10, batch_first=True, bidirectional=True), out=20),
     "patch",
     "block.rnn",
     *(f"block.rnn#{i}" for i in range(2, 13)),
 )
-_tokens(
+on_tokens(
     "GRUNet",
     lambda: SequenceOf(nn.GRU(16, 10, num_layers=2, batch_first=True), out=10),
     "patch",
@@ -191,7 +168,7 @@ _tokens(
 
 
 @case(1, 3, 16, 16, other=(2, 3, 16, 16), pinned=("block.tok.2",))
-class MixerNet(_Tokens):
+class MixerNet(OnTokens):
     def __init__(self):
         super().__init__(Mixer())
 
