@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -17,6 +16,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from typing_extensions import override
 
 from seg_pruning.surgery.apply import resized
+from seg_pruning.surgery.coupling import Keep
 from seg_pruning.surgery.cut import Cut, put, take, unrepeated
 from seg_pruning.surgery.entries import Site
 from seg_pruning.surgery.graph import ChannelGraph
@@ -33,7 +33,6 @@ TOLERANCE = 1e-4
 ROUNDING = 0.1
 """Differences up to this may be rounding, which deep networks amplify: they are looked at in float64."""
 
-Keep = npt.NDArray[np.bool_]
 Form: TypeAlias = Callable[[Tensor], Tensor]
 
 

@@ -106,20 +106,18 @@ def solve(fits: Sequence[Fit], values: Mapping[Attribute, int], keep: Keep) -> d
     equations = [pair for fit in fits for pair in _equations(fit, keep)]
     pending = sorted(equations, key=lambda pair: len(set(leaves(pair[0]))))
 
-    def value_of(leaf: Leaf) -> int:
-        if isinstance(leaf, Extent):
-            return _kept_lengths(leaf.labels, keep)[leaf.dim]
-        return known.get(leaf, values[leaf])
+    def present(leaf: Leaf) -> int:
+        return _value(leaf, known if leaf in known else values, keep)
 
     while pending:
-        later = [pair for pair in pending if not _settle(*pair, known, values, value_of)]
+        later = [pair for pair in pending if not _settle(*pair, known, values, present)]
         if len(later) == len(pending):
             attribute = _assumed(later[0][0], known)
             known[attribute] = values[attribute]
         pending = later
     final = {**values, **known}
     for expression, target in equations:  # one that fitted before another one changed its attribute
-        _settle(expression, target, final, values, value_of)
+        _settle(expression, target, final, values, present)
     if zero := [str(a) for a, value in known.items() if value < 1]:
         raise PruningError(f"the plan keeps no channel of an axis that {zero[0]} sizes; keep 1 or more")
     return {a: known[a] for a in sorted(known) if known[a] != values[a]}
@@ -167,10 +165,11 @@ def _equations(fit: Fit, keep: Keep) -> list[tuple[Expression, int]]:
 
 def value_of(expression: Expression, values: Mapping[Attribute, int], keep: Keep) -> int:
     """What `expression` gives, with attributes of `values`, when of all labels `keep` are kept."""
-    return evaluate(
-        expression,
-        lambda leaf: _kept_lengths(leaf.labels, keep)[leaf.dim] if isinstance(leaf, Extent) else values[leaf],
-    )
+    return evaluate(expression, lambda leaf: _value(leaf, values, keep))
+
+
+def _value(leaf: Leaf, values: Mapping[Attribute, int], keep: Keep) -> int:
+    return _kept_lengths(leaf.labels, keep)[leaf.dim] if isinstance(leaf, Extent) else values[leaf]
 
 
 def _kept_lengths(labels: LabelArray, keep: Keep) -> tuple[int, ...]:

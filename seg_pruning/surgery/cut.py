@@ -26,11 +26,12 @@ class Cut:
     Attributes:
         plan: what was decided.
         masks: for each tensor that changes, a bool tensor of its dense shape: True stays. It is a view that
-            holds each dim along which nothing leaves once, so that it is not to be written into.
+            holds each dim along which nothing leaves once, so that it is not to be written into. Of a tensor
+            that is only scaled all stays.
         sizes: the new value of each attribute that changes.
         dropped: modules that go as a whole.
-        scales: factors of some parameters, broadcastable to their dense shape: where fused attention takes
-            its scale from the width of queries, queries that lose width are scaled so that nothing changes.
+        scales: factors of some parameters, broadcastable to their dense shape: where attention takes its
+            scale from a width that changes, its queries are scaled so that nothing else does.
     """
 
     plan: Plan
@@ -163,7 +164,7 @@ def _check_dropped(graph: "ChannelGraph", paths: tuple[str, ...]) -> None:
             )
 
 
-def _masks(trace: Trace, keep: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> dict[str, Tensor]:
+def _masks(trace: Trace, keep: Keep) -> dict[str, Tensor]:
     masks: dict[str, Tensor] = {}
     for mint in trace.mints:
         part = torch.from_numpy(keep[mint.labels])

@@ -26,21 +26,21 @@ class Root:
 
 @dataclass
 class Scales:
-    """What one pass tells of them.
+    """What one pass tells of these scales.
 
     Attributes:
         follows: numbers of the attentions whose queries may lose width; the cut makes up for it.
         scaled: for each fused attention that takes its scale from a width, the label arrays of its queries,
             the width last.
-        roots: scales that Python computes.
         sums: labels to which a parameter was added, and its own, pair by pair and in order: one scale is for
             both.
+        roots: scales that Python computes.
         floats: sizes that Python made floats of, for which no scale was found yet, and how they came about.
         ended: what the last product summed over, the dim of the sum last.
     """
 
     follows: frozenset[int] = frozenset()
-    scaled: dict[int, LabelSet] = field(default_factory=dict)
+    scaled: list[LabelSet] = field(default_factory=list)
     sums: list[tuple[LabelArray, LabelArray]] = field(default_factory=list)
     roots: list[Root] = field(default_factory=list)
     floats: list[tuple[int, Expression]] = field(default_factory=list)
@@ -48,9 +48,8 @@ class Scales:
 
     def note(self, queries: LabelSet) -> bool:
         """Notes one more attention; whether its queries may lose width."""
-        number = len(self.scaled)
-        self.scaled[number] = queries
-        return number in self.follows
+        self.scaled.append(queries)
+        return self.narrows_last
 
     @property
     def narrows_last(self) -> bool:

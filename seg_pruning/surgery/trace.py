@@ -1,7 +1,8 @@
 """One forward pass, read op by op: which channels are tied, which are pinned, which sizes follow."""
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -69,14 +70,8 @@ class Trace:
 def _one_pass(model: nn.Module, inputs: Inputs, ledger: Ledger) -> Ledger:
     for name, tensor in itertools.chain(model.named_parameters(), model.named_buffers()):
         ledger.mint(name, tensor)
-    functions, storages = FunctionCalls(ledger), Storages()
-    with (
-        eval_mode(model),
-        repeatable(),
-        tracked_sizes(model, ledger) as sizes,
-        functions,
-        Ops(ledger, functions, storages=storages),
-    ):
+    storages = Storages()
+    with eval_mode(model), _watched(model, ledger, storages=storages) as sizes:
         output = model(*inputs.args, **inputs.kwargs)
     storages.release(len(ledger.ops))
     ledger.sizes, ledger.buffers = sizes, storages.buffers
@@ -84,6 +79,17 @@ def _one_pass(model: nn.Module, inputs: Inputs, ledger: Ledger) -> Ledger:
     if any(name not in ledger.ran for name, _ in model.named_parameters()):
         _training_pass(model, inputs, ledger)
     return ledger
+
+
+@contextmanager
+def _watched(
+    model: nn.Module, ledger: Ledger, *, storages: Storages | None = None
+) -> Iterator[Mapping[Attribute, int]]:
+    """Within, what `model` does is written into `ledger`; gives the attributes from which sizes are read."""
+    functions = FunctionCalls(ledger)
+    ops = Ops(ledger, functions, storages=storages)
+    with repeatable(), tracked_sizes(model, ledger) as sizes, functions, ops:
+        yield sizes
 
 
 def _training_pass(model: nn.Module, inputs: Inputs, ledger: Ledger) -> None:
@@ -97,15 +103,8 @@ def _training_pass(model: nn.Module, inputs: Inputs, ledger: Ledger) -> None:
         ledger.adopt(copies[name], tensor)
     ops, work, sites, known = list(ledger.ops), list(ledger.work), dict(ledger.sites), set(ledger.ran)
     scales, ledger.scales = ledger.scales, Scales(ledger.scales.follows)  # numbered anew
-    functions = FunctionCalls(ledger)
     try:
-        with (
-            train_mode(model),
-            repeatable(),
-            tracked_sizes(model, ledger),
-            functions,
-            Ops(ledger, functions),
-        ):
+        with train_mode(model), _watched(model, ledger):
             output = functional_call(model, copies, inputs.args, dict(inputs.kwargs))
         _pin_ends(ledger, inputs, output)
     except Exception:  # a forward that wants targets, say

@@ -58,7 +58,7 @@ def _held_by_scale(graph: ChannelGraph) -> frozenset[int]:
         number = int(grouping.group[grouping.root[array.flat[0]]])
         return number == NO_GROUP or bool(grouping.reasons[number])
 
-    return frozenset(n for n, read in graph.trace.scales.scaled.items() if read and all(map(stays, read)))
+    return frozenset(n for n, read in enumerate(graph.trace.scales.scaled) if read and all(map(stays, read)))
 
 
 def _tried(graph: ChannelGraph, trial: "_Trial") -> ChannelGraph:

@@ -1,4 +1,4 @@
-"""Fused attention: heads meet, queries and keys end, values pass."""
+"""Attention: of the fused one heads meet, queries and keys end, values pass; the scale of any is kept."""
 
 import torch
 from torch import Tensor
