@@ -25,8 +25,8 @@ from seg_pruning.profiling.target import Target
 from seg_pruning.profiling.timer import NetworkTimer
 from seg_pruning.surgery.errors import PruningError
 from seg_pruning.surgery.inputs import ExampleInputs, Inputs
+from seg_pruning.surgery.note import structure_of
 from seg_pruning.surgery.plan import Plan
-from seg_pruning.surgery.structure import structure_of
 
 if TYPE_CHECKING:
     from seg_pruning.surgery.costs import Vector

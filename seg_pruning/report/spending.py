@@ -11,8 +11,8 @@ from seg_pruning.profiling import cost, peak_memory
 from seg_pruning.pruning.amounts import Amounts, Meter, amounts
 from seg_pruning.pruning.budgets import Budget
 from seg_pruning.surgery.inputs import Inputs
+from seg_pruning.surgery.note import structure_of
 from seg_pruning.surgery.plan import Plan
-from seg_pruning.surgery.structure import structure_of
 from seg_pruning.surgery.trial import trace
 
 Spending = dict[str, dict[str, float | None]]

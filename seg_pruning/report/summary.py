@@ -22,7 +22,6 @@ from seg_pruning.pruning.budgets import Budget
 from seg_pruning.report.spending import spending
 from seg_pruning.surgery.files import save_pruned
 from seg_pruning.surgery.inputs import Inputs
-from seg_pruning.surgery.structure import remember_, structure_of
 from seg_pruning.tasks import BaseTask
 
 
@@ -104,12 +103,7 @@ def _test(
 
 def _network(module: L.LightningModule) -> nn.Module:
     """A copy of what was pruned, on the CPU: the network of our own tasks, the whole module of others."""
-    structure = structure_of(module)
-    if not isinstance(module, BaseTask):
-        return _copied(module)
-    network = _copied(module.network)
-    remember_(network, None if structure is None else structure.below("network"))
-    return network
+    return _copied(module.network if isinstance(module, BaseTask) else module)
 
 
 def _copied(module: nn.Module) -> nn.Module:

@@ -12,10 +12,11 @@ from torch.optim import Optimizer
 from seg_pruning.surgery.cut import Cut, kept_shape
 from seg_pruning.surgery.errors import PruningError
 from seg_pruning.surgery.expressions import Attribute
+from seg_pruning.surgery.note import remember_, structure_of
 from seg_pruning.surgery.optimizer import cut_states, forget_sizes, without_parameters
 from seg_pruning.surgery.passes import tensors_of
 from seg_pruning.surgery.sizes import SizeValue, declared, read, write_
-from seg_pruning.surgery.structure import Structure, remember_, structure_of
+from seg_pruning.surgery.structure import Structure
 
 
 class Journal:

@@ -7,7 +7,9 @@ from torch import Tensor, nn
 
 from seg_pruning.surgery.errors import PruningError
 from seg_pruning.surgery.intake import check_fits
-from seg_pruning.surgery.structure import Structure, all_tensors, hidden_buffers, restructure_, structure_of
+from seg_pruning.surgery.note import structure_of
+from seg_pruning.surgery.rebuilding import all_tensors, hidden_buffers, restructure_
+from seg_pruning.surgery.structure import Structure
 from seg_pruning.surgery.untouched import unless_it_fails
 
 KEY = "seg_pruning"

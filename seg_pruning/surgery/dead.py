@@ -5,7 +5,7 @@ from collections.abc import Mapping, Set
 from torch import nn
 
 from seg_pruning.surgery.graph import ChannelGraph
-from seg_pruning.surgery.structure import all_tensors
+from seg_pruning.surgery.rebuilding import all_tensors
 
 
 def dead_modules(model: nn.Module, graph: ChannelGraph) -> tuple[str, ...]:

@@ -9,7 +9,9 @@ from torch import nn
 
 from seg_pruning.surgery.errors import PruningError
 from seg_pruning.surgery.expressions import Attribute
-from seg_pruning.surgery.structure import Structure, check_same_network, structure_of
+from seg_pruning.surgery.note import structure_of
+from seg_pruning.surgery.rebuilding import check_same_network
+from seg_pruning.surgery.structure import Structure
 
 
 def parse(text: str) -> object:

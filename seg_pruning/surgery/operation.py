@@ -23,9 +23,10 @@ from seg_pruning.surgery.cut import Cut, plan_cut
 from seg_pruning.surgery.errors import PruningError
 from seg_pruning.surgery.graph import ChannelGraph
 from seg_pruning.surgery.inputs import Inputs, flatten_tensors
+from seg_pruning.surgery.note import remember_, structure_of
 from seg_pruning.surgery.passes import eval_mode, repeatable, tensors_of
 from seg_pruning.surgery.plan import Plan
-from seg_pruning.surgery.structure import Structure, remember_, structure_of
+from seg_pruning.surgery.structure import Structure
 from seg_pruning.surgery.untouched import untouched
 
 

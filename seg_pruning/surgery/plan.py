@@ -32,6 +32,11 @@ class Plan:
         for name, kept in self.kept.items():
             _check_indices(name, kept, self.sizes.get(name))
 
+    @property
+    def tells(self) -> bool:
+        """Whether it removes anything, or names a group."""
+        return bool(self.kept or self.dropped)
+
     def to_json(self) -> str:
         """The plan as JSON text.
 
@@ -81,6 +86,21 @@ class Plan:
         kept = {n.removeprefix(prefix): v for n, v in self.kept.items() if n.startswith(prefix)}
         sizes = {n.removeprefix(prefix): v for n, v in self.sizes.items() if n.startswith(prefix)}
         return Plan(kept, sizes, tuple(d.removeprefix(prefix) for d in self.dropped if d.startswith(prefix)))
+
+    def with_part(self, path: str, part: "Plan") -> "Plan":
+        """This plan with `part` as what it says of the submodule at `path`.
+
+        >>> whole, part = Plan({"net.conv": (0, 2)}, {"net.conv": 4}), Plan({"last": (1,)}, {"last": 2})
+        >>> whole.with_part("net", part).kept
+        {'net.last': (1,)}
+        """
+        prefix = f"{path}."
+        kept = {n: v for n, v in self.kept.items() if not n.startswith(prefix)}
+        sizes = {n: v for n, v in self.sizes.items() if not n.startswith(prefix)}
+        dropped = tuple(d for d in self.dropped if not d.startswith(prefix))
+        kept |= {f"{prefix}{n}": v for n, v in part.kept.items()}
+        sizes |= {f"{prefix}{n}": v for n, v in part.sizes.items()}
+        return Plan(kept, sizes, (*dropped, *(f"{prefix}{d}" for d in part.dropped)))
 
     def then(self, later: "Plan") -> "Plan | None":
         """The one plan that equals this one followed by `later`; None where `later` does not fit it."""

@@ -1,26 +1,25 @@
-"""What makes a pruned network different from its dense one, as plain data, and rebuilding it from that.
+"""What makes a pruned network different from its dense one, as plain data.
 
 Shapes are in the tensors themselves. The rest is small: attributes that were rewritten, modules that were
 dropped, the kept channels with respect to the dense network, and the largest error that the certificates
 measured.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
-
-from seg_pruning.surgery.cut import Cut
 from seg_pruning.surgery.errors import PruningError
 from seg_pruning.surgery.expressions import Attribute
-from seg_pruning.surgery.passes import tensors_of
 from seg_pruning.surgery.plan import Plan
-from seg_pruning.surgery.sizes import declared, read, write_
+
+if TYPE_CHECKING:
+    from seg_pruning.surgery.cut import Cut
 
 VERSION = 1
-_NOTE = "_pruning_structure"
 
 
 @dataclass(frozen=True)
@@ -50,18 +49,43 @@ class Structure:
         """Modules that are no longer there."""
         return tuple(dict.fromkeys(path for plan in self.plans for path in plan.dropped))
 
-    def below(self, path: str) -> "Structure":
-        """The structure of the submodule at `path`, for use without its parents."""
+    @property
+    def tells(self) -> bool:
+        """Whether anything is different from the dense network."""
+        return bool(self.plans or self.sizes or self.dense)
+
+    def below(self, path: str) -> Structure:
+        """The structure of the submodule at `path`, for use without its parents; "" is the network itself."""
+        if not path:
+            return self
         prefix = f"{path}."
         sizes = {
-            Attribute(a.module.removeprefix(prefix), a.name, a.index): values
+            Attribute(a.module.removeprefix(prefix).removeprefix(path), a.name, a.index): values
             for a, values in self.sizes.items()
-            if a.module.startswith(prefix)
+            if f"{a.module}.".startswith(prefix)
         }
         dense = {n.removeprefix(prefix): shape for n, shape in self.dense.items() if n.startswith(prefix)}
-        return Structure(tuple(plan.below(path) for plan in self.plans), sizes, dense, self.max_error)
+        plans = tuple(plan.below(path) for plan in self.plans)
+        found = Structure(tuple(plan for plan in plans if plan.tells), sizes, dense)
+        return replace(found, max_error=self.max_error) if found.tells else found
 
-    def followed_by(self, cut: Cut, before: Mapping[Attribute, int], max_error: float | None) -> "Structure":
+    def with_part(self, path: str, part: Structure) -> Structure:
+        """This structure with `part` as that of the submodule at `path`; "" replaces it whole."""
+        if not path:
+            return part
+        prefix = f"{path}."
+        sizes = {a: values for a, values in self.sizes.items() if not f"{a.module}.".startswith(prefix)}
+        for a, values in part.sizes.items():
+            sizes[Attribute(".".join(filter(None, (path, a.module))), a.name, a.index)] = values
+        dense = {name: shape for name, shape in self.dense.items() if not name.startswith(prefix)}
+        dense |= {f"{prefix}{name}": shape for name, shape in part.dense.items()}
+        pairs = zip_longest(self.plans, part.plans, fillvalue=Plan({}, {}))
+        plans = (others.with_part(path, own) for others, own in pairs)
+        errors = [one.max_error for one in (self, part) if one.tells]
+        known = None if None in errors else max((e for e in errors if e is not None), default=0.0)
+        return Structure(tuple(plan for plan in plans if plan.tells), sizes, dense, known)
+
+    def followed_by(self, cut: Cut, before: Mapping[Attribute, int], max_error: float | None) -> Structure:
         """The structure after one more cut of a network whose attributes were `before`."""
         sizes = dict(self.sizes)
         for attribute, value in cut.sizes.items():
@@ -86,7 +110,7 @@ class Structure:
         }
 
     @classmethod
-    def from_dict(cls, data: object) -> "Structure":
+    def from_dict(cls, data: object) -> Structure:
         """The structure that `to_dict` gave.
 
         Raises:
@@ -128,113 +152,3 @@ def _is_size(entry: object) -> bool:
     module, name, index, dense, now = entry
     ints = all(type(v) is int and v > 0 for v in (dense, now)) and (index is None or type(index) is int)
     return isinstance(module, str) and isinstance(name, str) and not name.startswith("_") and ints
-
-
-def structure_of(model: nn.Module) -> Structure | None:
-    """What has been removed from `model`; None for a dense network."""
-    # The note travels with the network: deep copies (averaged weights, a teacher) are pruned networks too.
-    return cast(Structure | None, vars(model).get(_NOTE))
-
-
-def remember_(model: nn.Module, structure: Structure | None) -> None:
-    """Notes on the root module what has been removed."""
-    vars(model).pop(_NOTE, None)
-    if structure is not None:
-        vars(model)[_NOTE] = structure
-
-
-def restructure_(
-    model: nn.Module, shapes: Mapping[str, tuple[int, ...]], structure: Structure | None
-) -> None:
-    """Gives `model` the widths of a state dict, denser or sparser.
-
-    Call it just before `load_state_dict`: the values of resized tensors are undefined. Parameters stay the
-    objects that they are.
-
-    Args:
-        model: a network of the same kind, dense or pruned in any way.
-        shapes: shape of each entry of the state dict that will be loaded.
-        structure: the structure that was stored with it; None for a dense one.
-
-    Raises:
-        PruningError: the state dict is of another network; `model` is then untouched.
-    """
-    target = structure or Structure()
-    present = structure_of(model) or Structure()
-    check_same_network(model, shapes, target)
-    for attribute in present.sizes:
-        write_(model, attribute, present.sizes[attribute][0])
-    for attribute, (_, now) in target.sizes.items():
-        write_(model, attribute, now)
-    for path in target.dropped:
-        parent, _, name = path.rpartition(".")
-        model.get_submodule(parent)._modules[name] = nn.Identity()
-    for name, tensor in all_tensors(model).items():
-        if name in shapes and tuple(tensor.shape) != tuple(shapes[name]):
-            tensor.grad = None
-            tensor.data = torch.empty(shapes[name], dtype=tensor.dtype, device=tensor.device)
-    _state_sizes_(model)
-    remember_(model, _still_without(structure, present.dropped))
-
-
-def _still_without(structure: Structure | None, dropped: tuple[str, ...]) -> Structure | None:
-    """`structure` for a network that lacks `dropped` already: weights can come back, modules cannot."""
-    missing = tuple(path for path in dropped if path not in (structure or Structure()).dropped)
-    if not missing:
-        return structure
-    found = structure or Structure()
-    return replace(found, plans=(*found.plans, Plan({}, {}, missing)))
-
-
-def _state_sizes_(model: nn.Module) -> None:
-    for module in model.modules():
-        shapes = {
-            name: tuple(t.shape)
-            for name, t in (*module._parameters.items(), *module._buffers.items())
-            if t is not None
-        }
-        for name, value in declared(module, shapes, None).items():
-            if getattr(module, name) != value:
-                setattr(module, name, value)
-
-
-def all_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """All parameters and buffers by every name under which they stand."""
-    return {
-        **dict(model.named_parameters(remove_duplicate=False)),
-        **dict(model.named_buffers(remove_duplicate=False)),
-    }
-
-
-def hidden_buffers(model: nn.Module, structure: Structure | None) -> dict[str, Tensor]:
-    """Buffers that were cut but stand in no state dict (`persistent=False`): a file has to hold them too."""
-    stored, cut = model.state_dict(), () if structure is None else structure.dense
-    buffers = model.named_buffers(remove_duplicate=False)
-    return {name: buffer.detach() for name, buffer in buffers if name in cut and name not in stored}
-
-
-def check_same_network(model: nn.Module, shapes: Mapping[str, tuple[int, ...]], structure: Structure) -> None:
-    """Raises where a state dict of these shapes is of no network like `model`: their dense shapes differ."""
-    present = structure_of(model) or Structure()
-    gone = [name for name in structure.dense if name not in all_tensors(model)]
-    dropped = tuple(f"{path}." for path in present.dropped)
-    problems = [f"{name}: no such tensor" for name in gone if not name.startswith(dropped)]
-    first = {id(tensor): name for name, tensor in tensors_of(model).items()}  # a tied tensor is noted once
-    for name, tensor in all_tensors(model).items():
-        noted = first[id(tensor)]
-        mine = present.dense.get(noted, tuple(tensor.shape))
-        theirs = structure.dense.get(noted, tuple(shapes.get(name, mine)))
-        if mine != theirs:
-            problems.append(f"{name}: dense shape {theirs}, not {mine}")
-    modules = dict(model.named_modules())
-    problems += [f"{path}: no such module to drop" for path in structure.dropped if path not in modules]
-    for attribute in structure.sizes:
-        try:
-            read(model, attribute)
-        except (AttributeError, IndexError, TypeError, ValueError):
-            problems.append(f"{attribute}: no such size")
-    if problems:
-        raise PruningError(
-            f"this is the state of another network; {len(problems)} places differ: "
-            f"{'; '.join(problems[:10])}. Build the network with the arguments it was pruned with"
-        )

@@ -14,8 +14,8 @@ from seg_pruning.surgery.graph import ChannelGraph, ChannelGroup
 from seg_pruning.surgery.grouping import NO_GROUP, Policy
 from seg_pruning.surgery.inputs import ExampleInputs, Inputs
 from seg_pruning.surgery.labels import LabelArray
+from seg_pruning.surgery.note import structure_of
 from seg_pruning.surgery.plan import Plan
-from seg_pruning.surgery.structure import structure_of
 from seg_pruning.surgery.trace import record
 from seg_pruning.surgery.trial_values import trial_values
 from seg_pruning.surgery.untouched import untouched

@@ -12,6 +12,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from seg_pruning.surgery.note import remember_, structure_of
+
 _Container: TypeAlias = dict[Any, Any] | list[Any] | set[Any]
 
 
@@ -45,6 +47,7 @@ def unless_it_fails(model: nn.Module) -> Iterator[None]:
     """
     contents = _contents(model)
     values = [(t, t.data, t.detach().clone(), t.grad) for t in (*model.parameters(), *model.buffers())]
+    structure = structure_of(model)
     try:
         yield
     except BaseException:
@@ -55,6 +58,7 @@ def unless_it_fails(model: nn.Module) -> Iterator[None]:
             tensor.data = data
             tensor.grad = grad
             _rewrite_(data, value)
+        remember_(model, structure)  # what is around the network shares the note
         raise
 
 

@@ -11,7 +11,7 @@ from seg_pruning.callbacks import IterativePruning
 from seg_pruning.pruning.criteria import Criterion, Taylor
 from seg_pruning.pruning.selection import Selection
 from seg_pruning.surgery.errors import PruningError
-from seg_pruning.surgery.structure import structure_of
+from seg_pruning.surgery.note import structure_of
 from tests.callbacks.modules import OPTIMIZERS, Data, Stranger, fit, pruning, size
 
 

@@ -6,7 +6,7 @@ import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from seg_pruning.callbacks import Recovery, Schedule
-from seg_pruning.surgery.structure import structure_of
+from seg_pruning.surgery.note import structure_of
 from tests.callbacks.modules import Data, Stranger, fit, pruning, size
 from tests.callbacks.test_resume import Interrupt, SeedEachStep, assert_equal_runs
 

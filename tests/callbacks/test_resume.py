@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from seg_pruning.surgery.errors import PruningError
-from seg_pruning.surgery.structure import structure_of
+from seg_pruning.surgery.note import structure_of
 from tests.callbacks.modules import Data, Stranger, fit, pruning, size
 
 pytestmark = [  # both runs write to one folder, on purpose

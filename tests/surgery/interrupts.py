@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from seg_pruning.surgery.structure import structure_of
+from seg_pruning.surgery.note import structure_of
 
 
 class Interrupted(BaseException):

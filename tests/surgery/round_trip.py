@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from seg_pruning.surgery.files import load_pruned_, save_pruned
 from seg_pruning.surgery.inputs import Inputs, flatten_tensors
-from seg_pruning.surgery.structure import structure_of
+from seg_pruning.surgery.note import structure_of
 
 ROOT = Path(__file__).parents[2]
 

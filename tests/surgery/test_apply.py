@@ -6,8 +6,8 @@ from torch import nn
 
 from seg_pruning.surgery.apply import Journal, apply_
 from seg_pruning.surgery.errors import PruningError
+from seg_pruning.surgery.note import structure_of
 from seg_pruning.surgery.plan import Plan
-from seg_pruning.surgery.structure import structure_of
 from seg_pruning.surgery.trial import trace
 from tests.networks import NETWORKS, MeanGate
 from tests.surgery.interrupts import Interrupted, equal, interrupted_everywhere, snapshot

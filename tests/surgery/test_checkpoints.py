@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from seg_pruning.pruning import prune_
 from seg_pruning.surgery.checkpoints import KEY, take_structure_, write_structure
 from seg_pruning.surgery.errors import PruningError
-from seg_pruning.surgery.structure import structure_of
+from seg_pruning.surgery.note import structure_of
 from tests.surgery.interrupts import equal, snapshot
 
 IMAGE = torch.linspace(-1, 1, 3 * 8 * 8).reshape(1, 3, 8, 8)

@@ -5,8 +5,8 @@ from torch import nn
 from seg_pruning.surgery.apply import apply_
 from seg_pruning.surgery.errors import PruningError
 from seg_pruning.surgery.files import load_pruned_, save_pruned
+from seg_pruning.surgery.note import structure_of
 from seg_pruning.surgery.plan import Plan
-from seg_pruning.surgery.structure import structure_of
 from seg_pruning.surgery.trial import trace
 from tests.networks import NETWORKS
 from tests.surgery.interrupts import equal, interrupted_everywhere, snapshot

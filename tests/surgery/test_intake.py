@@ -14,7 +14,8 @@ from seg_pruning.surgery.errors import PruningError
 from seg_pruning.surgery.expressions import Attribute
 from seg_pruning.surgery.files import load_pruned_, save_pruned
 from seg_pruning.surgery.intake import check_fits, parse
-from seg_pruning.surgery.structure import Structure, structure_of
+from seg_pruning.surgery.note import structure_of
+from seg_pruning.surgery.structure import Structure
 from tests.networks import NETWORKS
 from tests.surgery.interrupts import equal, snapshot
 from tests.surgery.stored import check_refused, header, pruned, put, rewritten

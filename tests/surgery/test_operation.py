@@ -7,9 +7,9 @@ from seg_pruning.pruning import prune_
 from seg_pruning.surgery import operation
 from seg_pruning.surgery.errors import PruningError
 from seg_pruning.surgery.inputs import Inputs
+from seg_pruning.surgery.note import structure_of
 from seg_pruning.surgery.operation import operate_
 from seg_pruning.surgery.plan import Plan
-from seg_pruning.surgery.structure import structure_of
 from seg_pruning.surgery.trial import trace
 from tests.networks import NETWORKS
 from tests.surgery.interrupts import equal, interrupted_everywhere, snapshot

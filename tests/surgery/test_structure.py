@@ -6,8 +6,10 @@ import torch
 
 from seg_pruning.surgery.apply import apply_
 from seg_pruning.surgery.errors import PruningError
+from seg_pruning.surgery.note import remember_, structure_of
 from seg_pruning.surgery.plan import Plan
-from seg_pruning.surgery.structure import Structure, remember_, restructure_, structure_of
+from seg_pruning.surgery.rebuilding import restructure_
+from seg_pruning.surgery.structure import Structure
 from seg_pruning.surgery.trial import trace
 from tests.networks import NETWORKS
 from tests.surgery.oracle import answers, randomise_, uneven_plan

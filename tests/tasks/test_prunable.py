@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from seg_pruning.pruning import prune_
-from seg_pruning.surgery.structure import structure_of
+from seg_pruning.surgery.note import structure_of
 from seg_pruning.tasks import PrunableCheckpoints
 from tests.tasks.tiny import TinyNet
 
