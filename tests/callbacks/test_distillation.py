@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
+from seg_pruning import prune_
 from seg_pruning.callbacks import DENSE_CHECKPOINT, Distillation
 from seg_pruning.callbacks.distillation_losses import attention_loss, logit_loss
 from seg_pruning.surgery.errors import PruningError
@@ -186,6 +187,15 @@ def test_without_a_cut_there_has_to_be_a_teacher(tmp_path):
     path = str(tmp_path / "b" / "checkpoints" / "last.ckpt")
     trainer = fit(tmp_path / "c", Stranger(), Distillation(teacher=path), max_epochs=1)
     assert "train/distillation" in trainer.callback_metrics
+
+
+def test_the_dense_network_teaches_one_that_was_cut_before_training(tmp_path):
+    fit(tmp_path / "a", Stranger(), max_epochs=1)
+    module, path = Stranger(), str(tmp_path / "a" / "checkpoints" / "last.ckpt")
+    prune_(module.net, torch.randn(1, 3, 8, 8), budget={"params": 0.5})
+    distillation = Distillation(teacher=path)
+    fit(tmp_path / "b", module, distillation, max_epochs=1)
+    assert size(module) < size(distillation.teacher) == size(Stranger())
 
 
 class Parts(Stranger):
