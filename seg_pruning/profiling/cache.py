@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeAlias
+
+from seg_pruning.surgery.atomic import replace_text
 
 Times: TypeAlias = dict[str, dict[str, float]]
 """For each layer, by its key, milliseconds at each pair of lengths of its weight, such as "64,32"."""
@@ -58,15 +58,7 @@ class LatencyCache:
 
     def _write(self, times: Times) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({"conditions": self.conditions, "layers": times})
-        handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}.")
-        try:
-            with os.fdopen(handle, "w") as file:
-                file.write(text)
-            os.replace(name, self.path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        replace_text(self.path, json.dumps({"conditions": self.conditions, "layers": times}))
 
 
 def _checked(data: object, conditions: Mapping[str, str | int]) -> Times:

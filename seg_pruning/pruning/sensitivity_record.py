@@ -9,13 +9,12 @@ import csv
 import io
 import json
 import math
-import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from seg_pruning.surgery.atomic import replace_text
 from seg_pruning.surgery.errors import PruningError
 
 About: TypeAlias = Mapping[str, str | int | float | bool | None]
@@ -170,19 +169,6 @@ def tolerated_floors(rows: Iterable[SensitivityRow] | str | Path, *, max_drop: f
         else:
             floors[row.group] = row.kept / row.size
     return floors
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Writes a file at once: whoever looks finds the old one or the new one, whole."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
-        os.chmod(name, 0o644)  # mkstemp makes files that nobody else can read
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def _csv(rows: Iterable[SensitivityRow]) -> str:

@@ -2,10 +2,8 @@
 
 import copy
 import json
-import os
 import platform
 import sys
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +18,7 @@ from seg_pruning.profiling import Latency, compare_latency, comparison, cost, fl
 from seg_pruning.profiling.progress import progress_bar
 from seg_pruning.pruning.budgets import Budget
 from seg_pruning.report.spending import spending
+from seg_pruning.surgery.atomic import replace_text
 from seg_pruning.surgery.files import save_pruned
 from seg_pruning.surgery.inputs import Inputs
 from seg_pruning.tasks import BaseTask
@@ -85,7 +84,8 @@ def summarise(
             budget, networks, example, milliseconds={name: time.p50_ms for name, time in times.items()}
         )
     )
-    _write_json(folder / "summary.json", {**compared, "budget": spent, "conditions": _conditions(times)})
+    said = {**compared, "budget": spent, "conditions": _conditions(times)}
+    replace_text(folder / "summary.json", json.dumps(said, indent=2, allow_nan=False))
     save_pruned(networks["pruned"], folder / "pruned.safetensors")
     tracking.log_final(trainer, compared)
     return Summary(compared, f"Before and after pruning ({folder})")
@@ -129,13 +129,3 @@ def _conditions(times: Mapping[str, Latency]) -> dict[str, object]:
         "lightning": L.__version__,
         "training_threads": torch.get_num_threads(),
     }
-
-
-def _write_json(path: Path, values: Mapping[str, object]) -> None:
-    # Before there is a file: what cannot be written leaves none behind.
-    text = json.dumps(values, indent=2, allow_nan=False)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(handle, "w") as file:
-        file.write(text)
-    os.chmod(name, 0o644)  # mkstemp makes files that nobody else can read
-    os.replace(name, path)

@@ -11,9 +11,10 @@ from rich.console import Console
 
 from seg_pruning.pruning.criteria import Criterion
 from seg_pruning.pruning.sensitivity import RATIOS, Mode
-from seg_pruning.pruning.sensitivity_record import SensitivityRow, replace_text, tolerated_floors
+from seg_pruning.pruning.sensitivity_record import SensitivityRow, tolerated_floors
 from seg_pruning.report.sensitivity import SensitivityOptions, measure_sensitivity
 from seg_pruning.report.sensitivity_figure import check_plotting, save_figure
+from seg_pruning.surgery.atomic import replace_text
 
 
 class PruningTrainer(L.Trainer):

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from seg_pruning.surgery.atomic import whole_file
 from seg_pruning.surgery.errors import PruningError
 from seg_pruning.surgery.intake import check_fits, parse
 from seg_pruning.surgery.note import structure_of
@@ -50,7 +50,8 @@ def save_pruned(model: nn.Module, path: str | os.PathLike[str]) -> None:
         "aliases": aliases,
     }
     note["hash"] = _hash(stored, note)
-    _write_whole(Path(path), stored, {_KEY: json.dumps(note, allow_nan=False)})
+    with whole_file(Path(path)) as draft:
+        save_file(stored, draft, metadata={_KEY: json.dumps(note, allow_nan=False)})
 
 
 def _without_shared(
@@ -68,18 +69,6 @@ def _without_shared(
         else:
             aliases[name] = twin
     return stored, aliases
-
-
-def _write_whole(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    try:
-        save_file(tensors, name, metadata=metadata)
-        os.chmod(name, 0o644)  # mkstemp makes files that nobody else can read
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def _hash(tensors: Mapping[str, Tensor], note: Mapping[str, Any]) -> str:
