@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from seg_pruning.callbacks.dense import checkpoint_folder
 from seg_pruning.pruning.budgets import Amounts
+from seg_pruning.surgery.atomic import whole_file
 
 TABLE = "pareto.csv"
 """The name of the table, beside the checkpoints."""
@@ -70,7 +71,7 @@ def with_dense(points: dict[int, Point], trainer: L.Trainer, dense: Amounts, pat
 def with_point(points: dict[int, Point], folder: Path, point: Point) -> dict[int, Point]:
     """The points with a new one, which the table in `folder` then holds too."""
     found = dict(sorted({**points, point.size: point}.items()))
-    with (folder / TABLE).open("w", newline="") as file:
+    with whole_file(folder / TABLE) as draft, draft.open("w", newline="") as file:
         writer = csv.DictWriter(file, [field.name for field in fields(Point)])
         writer.writeheader()
         writer.writerows(asdict(each) for each in found.values())
