@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from seg_pruning.profiling.inference import device_of, evaluating, keeping_rng
 from seg_pruning.pruning.batches import Batch
 from seg_pruning.pruning.criteria.base import listed
-from seg_pruning.pruning.criteria.members import reduced
+from seg_pruning.pruning.criteria.members import reduced, wide
 from seg_pruning.pruning.criteria.outputs import OutputCriterion
 from seg_pruning.pruning.makers import Maker, Part, makers_of
 from seg_pruning.pruning.propagation import Loss, gradients_of, roots_of, scales
@@ -149,17 +149,17 @@ def _measured(
 
 def _laid_out(tensor: Tensor, maker: Maker, batch: Batch) -> Tensor:
     """As float32 `(N, C, places)`; what a network folds into the batch, such as windows, are places."""
-    wide = tensor.float() if tensor.dtype.itemsize < 4 else tensor
-    if wide.dim() + maker.axis == 0:  # a single sample without a dim of its own
-        wide = wide[None]
-    lead = wide.shape[0]
+    values = wide(tensor)
+    if values.dim() + maker.axis == 0:  # a single sample without a dim of its own
+        values = values[None]
+    lead = values.shape[0]
     if not batch.size or lead % batch.size:
         raise PruningError(
             f"expected {maker.layer!r} to put out its {batch.size} samples along the first dim, but its "
             f"output is of shape {tuple(tensor.shape)}: choose a criterion of weights, such as "
             "Taylor(of='weight')"
         )
-    channels = wide.movedim(maker.axis, 1)
+    channels = values.movedim(maker.axis, 1)
     folded = channels.reshape(batch.size, lead // batch.size, channels.shape[1], -1)
     return folded.transpose(1, 2).flatten(2)
 

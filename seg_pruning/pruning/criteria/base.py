@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias, get_args
 import torch
 from torch import Tensor
 
-from seg_pruning.pruning.criteria.members import Reduce, by_tensor, holds, once, reduced
+from seg_pruning.pruning.criteria.members import Reduce, by_tensor, holds, once, reduced, wide
 from seg_pruning.surgery.errors import PruningError
 
 if TYPE_CHECKING:
@@ -117,10 +117,8 @@ class Criterion(ABC):
         for tensor, members in by_tensor(self.counted(group)).items():
             found = values(tensor)
             if found is not None:
-                found = found.detach().to(torch.promote_types(found.dtype, torch.float32))
-                parts.append(
-                    torch.stack([m.sum(value, group.size) for m, value in once(members, found)]).sum(0)
-                )
+                sums = [member.sum(value, group.size) for member, value in once(members, wide(found))]
+                parts.append(torch.stack(sums).sum(0))
             held.append(torch.stack([holds(member, group.size) for member in members]).any(0))
         if not parts:
             return torch.zeros(group.size)

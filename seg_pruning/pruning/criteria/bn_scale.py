@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from seg_pruning.pruning.criteria.base import Criterion, check_scored
-from seg_pruning.pruning.criteria.members import Reduce, holds, reduced
+from seg_pruning.pruning.criteria.base import check_scored
+from seg_pruning.pruning.criteria.members import wide
+from seg_pruning.pruning.criteria.tensorwise import Tensorwise
 
 if TYPE_CHECKING:
     from seg_pruning.surgery.graph import ChannelGroup, Member
 
 
-class BNScale(Criterion):
+class BNScale(Tensorwise):
     """Network Slimming: |gamma| of the norms whose channels leave with the filter.
 
     Trained with an L1 penalty on the scales, which drives those that are not needed to zero. A norm is a
@@ -34,22 +35,18 @@ class BNScale(Criterion):
         reduce: See `Criterion`.
     """
 
-    def __init__(self, *, reduce: Reduce = "sum") -> None:
-        super().__init__(members="out", reduce=reduce)
-
-    def __call__(
-        self, group: ChannelGroup, weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor]
-    ) -> Tensor:
-        """Scores of the channels of `group`.
+    def scored_members(self, group: ChannelGroup, weights: Mapping[str, Tensor]) -> list[Member]:
+        """The scales of the norms.
 
         Raises:
             PruningError: No norm with scale and shift holds the channels.
         """
         check_scored(self, [group])
-        found = scales(group)
-        parts = [m.sum(weights[m.tensor].detach().float().abs(), group.size) for m in found]
-        held = [holds(m, group.size) for m in found]
-        return reduced(parts, held, reduce=self.reduce)
+        return scales(group)
+
+    def member_score(self, group: ChannelGroup, member: Member, weight: Tensor) -> Tensor:
+        """|gamma|."""
+        return member.sum(wide(weight).abs(), group.size)
 
     def unscored(self, group: ChannelGroup) -> str:
         """Why there is no score: no norm holds the channels."""

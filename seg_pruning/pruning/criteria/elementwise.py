@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from seg_pruning.pruning.criteria.base import Criterion, check_reads_weights
+from seg_pruning.pruning.criteria.members import wide
 
 if TYPE_CHECKING:
     from seg_pruning.surgery.graph import ChannelGroup
@@ -35,7 +36,7 @@ class Elementwise(Criterion):
         """
 
     def finish(self, total: Tensor) -> Tensor:
-        """The scores from the sums, elementwise."""
+        """The scores of a group's channels from their sums, both of shape `(group.size,)`."""
         return total
 
     def __call__(
@@ -61,15 +62,9 @@ class Elementwise(Criterion):
     ) -> Tensor | None:
         """The value of each element of a parameter; `None` where it has no gradient, but needs one."""
         if not self.gradients:
-            return self.element(_wide(weights[name]), None)
+            return self.element(wide(weights[name]), None)
         gradient = gradients.get(name)
         if gradient is None:
             return None
-        weight = _wide(weights[name])
-        return self.element(weight, _wide(gradient).to(weight.dtype))
-
-
-def _wide(tensor: Tensor) -> Tensor:
-    """Half precision as float32; wider types as they are."""
-    found = tensor.detach()
-    return found.float() if found.dtype.itemsize < 4 else found
+        weight = wide(weights[name])
+        return self.element(weight, wide(gradient).to(weight.dtype))

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from seg_pruning.pruning.criteria.base import Criterion
-from seg_pruning.pruning.criteria.members import Reduce, filters, holds, reduced
+from seg_pruning.pruning.criteria.members import filters
+from seg_pruning.pruning.criteria.tensorwise import Tensorwise
 from seg_pruning.surgery.errors import PruningError
 
 if TYPE_CHECKING:
-    from seg_pruning.surgery.graph import ChannelGroup
+    from seg_pruning.surgery.graph import ChannelGroup, Member
 
 
-class FPGM(Criterion):
+class FPGM(Tensorwise):
     """Geometric median: sum of the Euclidean distances of a filter to all others of its layer.
 
         score(u) = sum over channels v of |w_u - w_v|
@@ -36,26 +36,21 @@ class FPGM(Criterion):
         reduce: See `Criterion`.
     """
 
-    def __init__(self, *, reduce: Reduce = "sum") -> None:
-        super().__init__(members="out", reduce=reduce)
-
-    def __call__(
-        self, group: ChannelGroup, weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor]
-    ) -> Tensor:
-        """Scores of the channels of `group`.
+    def scored_members(self, group: ChannelGroup, weights: Mapping[str, Tensor]) -> list[Member]:
+        """The filters of the layers that make the channels.
 
         Raises:
             PruningError: No layer makes the channels by filters.
         """
-        parts, held = [], []
-        for member in (m for m in self.counted(group) if m.side == "out" and weights[m.tensor].ndim > 1):
-            channels, rows = filters(group, member, weights[member.tensor])
-            parts.append(torch.zeros(group.size, dtype=rows.dtype))
-            parts[-1][channels] = torch.cdist(rows, rows).sum(1)
-            held.append(holds(member, group.size))
-        if not parts:
+        found = [m for m in self.counted(group) if m.side == "out" and weights[m.tensor].ndim > 1]
+        if not found:
             raise PruningError(
                 f"no filters make the channels of {group.name!r}, so there are no distances between them: "
                 "protect it, or choose another criterion, such as 'l2'"
             )
-        return reduced(parts, held, reduce=self.reduce).float()
+        return found
+
+    def member_score(self, group: ChannelGroup, member: Member, weight: Tensor) -> Tensor:
+        """Sums of distances within one layer, float64."""
+        channels, rows = filters(group, member, weight)
+        return rows.new_zeros(group.size).index_copy_(0, channels, torch.cdist(rows, rows).sum(1))

@@ -45,6 +45,11 @@ def holds(member: Member, size: int) -> Tensor:
     return found
 
 
+def wide(tensor: Tensor) -> Tensor:
+    """Half precision as float32, wider types as they are; without the history of gradients."""
+    return tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32))
+
+
 def by_tensor(members: Sequence[Member]) -> dict[str, list[Member]]:
     """The members of each tensor, in order."""
     found: dict[str, list[Member]] = {}
