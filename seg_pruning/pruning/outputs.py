@@ -77,11 +77,10 @@ def score_outputs(
     for batch in batches:
         device = device_of(model, batch.inputs)
         with evaluating(model), keeping_rng(device), _tracked(model, needed=criterion.gradients):
-            for scale in scales(device) if criterion.gradients else (1.0,):
-                found = _observe(model, makers, criterion, batch, loss, means, scale)
-                if found is not None:
-                    break
-        means.add(found, batch.size)
+            tried = scales(device) if criterion.gradients else (1.0,)
+            sums = (_observe(model, makers, criterion, batch, loss, means, scale) for scale in tried)
+            finite = next((found for found in sums if found is not None), None)
+        means.add(finite, batch.size)
     check_observed(means.samples, means.skipped)
     groups = [group for group in graph.groups if group.prunable and group.name not in unread]
     _check_seen(makers, means, needs_gradients=criterion.gradients)

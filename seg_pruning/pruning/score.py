@@ -106,10 +106,23 @@ def _gradients(
     for batch in batches:
         device = device_of(model, batch.inputs)
         with evaluating(model), keeping_rng(device), torch.inference_mode(False), torch.enable_grad():
-            for scale in scales(device):
-                roots = roots_of(batch.inputs.call(model), batch, how, loss)
-                found = gradients_of(roots, list(trained.values()), scale=scale)
-                present = {n: grad for n, grad in zip(trained, found, strict=True) if grad is not None}
-                if scale == 1 or all_finite(present.values()):
-                    break
-        yield present
+            found = _gradients_of_batch(model, trained, batch, how, loss)
+        yield found
+
+
+def _gradients_of_batch(
+    model: nn.Module,
+    trained: Mapping[str, Tensor],
+    batch: Batch,
+    how: OutputGradient,
+    loss: Loss | None,
+) -> dict[str, Tensor]:
+    """Gradients at the first scale that makes them finite, or at the last; only of what they reach."""
+    present: dict[str, Tensor] = {}
+    for scale in scales(device_of(model, batch.inputs)):
+        roots = roots_of(batch.inputs.call(model), batch, how, loss)
+        found = gradients_of(roots, list(trained.values()), scale=scale)
+        present = {name: grad for name, grad in zip(trained, found, strict=True) if grad is not None}
+        if scale == 1 or all_finite(present.values()):
+            break
+    return present
