@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -55,7 +56,7 @@ class Recorder:
         handles: list[RemovableHandle] = []
         try:
             for maker in self.makers:
-                handles.append(maker.module.register_forward_hook(self._on_output(maker)))
+                handles.append(maker.module.register_forward_hook(partial(self._on_output, maker)))
             for norm in model.modules():
                 if isinstance(norm, (_BatchNorm, _InstanceNorm)):
                     handles += self._hooks_of_norm(norm)
@@ -66,20 +67,19 @@ class Recorder:
             self._open.clear()
             self._norming.clear()
 
-    def _on_output(self, maker: Maker):  # type: ignore[no-untyped-def]  # noqa: ANN202 - a hook
-        def hook(module: nn.Module, args: object, output: object) -> Tensor | None:
-            if not isinstance(output, Tensor):
-                return None
-            handed, edge = _copy(output), _edge(output)
-            call = Call(maker, handed, handed._version, output.detach(), edge, edge)
-            self.calls.append(call)
-            self._open[id(handed)] = call
-            return handed
-
-        return hook
+    def _on_output(self, maker: Maker, module: nn.Module, args: object, output: object) -> Tensor | None:
+        """Notes what a layer puts out, and hands the network a copy of it."""
+        if not isinstance(output, Tensor):
+            return None
+        handed, edge = _copy(output), _edge(output)
+        call = Call(maker, handed, handed._version, output.detach(), edge, edge)
+        self.calls.append(call)
+        self._open[id(handed)] = call
+        return handed
 
     def _hooks_of_norm(self, norm: nn.Module) -> list[RemovableHandle]:
-        inner = [child.register_forward_pre_hook(self._inside(norm)) for child in norm.children()]
+        inside = partial(self._inside_norm, norm)
+        inner = [child.register_forward_pre_hook(inside) for child in norm.children()]
         return [
             norm.register_forward_pre_hook(self._before_norm),
             *inner,
@@ -87,6 +87,7 @@ class Recorder:
         ]
 
     def _before_norm(self, norm: nn.Module, args: tuple[object, ...]) -> None:
+        """Notes a norm that gets just what a layer handed on, over the channels that the layer makes."""
         call = self._open.get(id(args[0])) if args else None
         if call is None or call.handed is not args[0] or call.normed:
             return
@@ -94,19 +95,18 @@ class Recorder:
         if over_channels and call.handed._version == call.version:
             self._norming[norm] = (call, False)
 
-    def _inside(self, norm: nn.Module):  # type: ignore[no-untyped-def]  # noqa: ANN202 - a hook
+    def _inside_norm(
+        self, norm: nn.Module, child: nn.Module, args: tuple[object, ...]
+    ) -> tuple[object, ...] | None:
         """A norm with an activation of its own inside: what counts is what that gets."""
-
-        def hook(child: nn.Module, args: tuple[object, ...]) -> tuple[object, ...] | None:
-            call, taken = self._norming.get(norm, (None, False))
-            if call is None or taken or not args or not isinstance(args[0], Tensor):
-                return None
-            self._norming[norm] = (call, True)
-            return (_take(call, args[0]), *args[1:])
-
-        return hook
+        call, taken = self._norming.get(norm, (None, False))
+        if call is None or taken or not args or not isinstance(args[0], Tensor):
+            return None
+        self._norming[norm] = (call, True)
+        return (_take(call, args[0]), *args[1:])
 
     def _after_norm(self, norm: nn.Module, args: object, output: object) -> Tensor | None:
+        """Scores what the norm puts out, unless what is inside of it was taken already."""
         call, taken = self._norming.pop(norm, (None, False))
         return _take(call, output) if call is not None and not taken and isinstance(output, Tensor) else None
 
@@ -137,12 +137,10 @@ def _readers(roots: Sequence[Tensor]) -> Counter[Node]:
     waiting = [root.grad_fn for root in roots if root.grad_fn is not None]
     seen = set(waiting)
     while waiting:
-        for node, _ in waiting.pop().next_functions:
-            if node is not None:
-                found[node] += 1
-                if node not in seen:
-                    seen.add(node)
-                    waiting.append(node)
+        read = [node for node, _ in waiting.pop().next_functions if node is not None]
+        found.update(read)
+        waiting += set(read) - seen
+        seen.update(read)
     return found
 
 
