@@ -62,6 +62,7 @@ class Target:
         have = example.batch
 
         def resized(tensor: torch.Tensor) -> torch.Tensor:
+            """A tensor with samples along its first dim in the batch that is meant, in its memory format."""
             if not tensor.dim() or tensor.shape[0] != have or have == self.batch:
                 return tensor
             chosen = tensor[torch.arange(self.batch, device=tensor.device) % have]

@@ -83,6 +83,7 @@ def _at_the_output(output: object, batch: Batch, loss: Loss) -> list[Root]:
     pairs: list[tuple[Tensor, Tensor]] = []
 
     def leaf(tensor: Tensor) -> Tensor:
+        """A copy at which the backward pass of the loss ends; itself where no gradient goes further."""
         if not tensor.requires_grad:
             return tensor
         pairs.append((tensor, tensor.detach().requires_grad_()))
