@@ -138,7 +138,7 @@ def test_the_file_of_another_network_is_refused_and_the_module_stays(files):
     assert torch.equal(answer(module), before)
 
 
-def new_process(code: str) -> None:
+def check_in_new_process(code: str) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
 
@@ -167,7 +167,7 @@ def test_our_task_is_loaded_in_a_fresh_process(tmp_path):
     image = torch.linspace(-1, 1, 3 * 32 * 32).reshape(1, 3, 32, 32)
     with torch.no_grad():
         torch.save(module.eval()(image), tmp_path / "answer.pt")
-    new_process(f"""
+    check_in_new_process(f"""
 import torch
 from seg_pruning.tasks import SemanticSegmentation
 task = SemanticSegmentation.load_from_checkpoint(
@@ -182,7 +182,7 @@ def test_a_module_with_the_mixin_is_loaded_in_a_fresh_process(tmp_path):
     module = Mixed(width=5)
     fit(tmp_path, module, pruning())
     torch.save(answer(module), tmp_path / "answer.pt")
-    new_process(f"""
+    check_in_new_process(f"""
 import sys, torch
 sys.path.insert(0, {str(Path(__file__).parents[2])!r})
 from tests.callbacks.modules import Mixed

@@ -148,30 +148,41 @@ def combine(parts: list[Tensor], reduce: str) -> Tensor:
     return {"sum": stacked.sum(0), "mean": stacked.mean(0), "max": stacked.amax(0)}[reduce]
 
 
+def changes(
+    net: nn.Module, image: Tensor, target: Tensor, share: float | None
+) -> dict[tuple[str, int], Tensor]:
+    """For one sample the sum over places of x * dL/dx at each maker of each group.
+
+    `share` is that of the sample in the loss of its batch; None for a gradient of unit norm at the output.
+    """
+    keep: dict[str, Tensor] = {}
+    output = net(image, keep)
+    (gradient,) = torch.autograd.grad(with_weight(output, target), output, retain_graph=True)
+    output.backward(gradient / gradient.norm() if share is None else gradient * share)
+    net.zero_grad()
+    return {
+        (group, i): torch.stack([channels(keep[c] * keep[c].grad, group, c).sum(-1)[0] for c in calls]).sum(0)
+        for group, layers in net.taps.items()  # type: ignore[operator, union-attr]
+        for i, calls in enumerate(layers)
+    }
+
+
 def by_sample(
     net: nn.Module, data: list[tuple[Tensor, Tensor]], form: str, *, normalise: bool, reduce: str = "sum"
 ) -> dict[str, Tensor]:
     """Each sample alone: forward, gradient at the output, backward; no hooks, no batches."""
     found: dict[tuple[str, int], list[Tensor]] = {}
-    for image, target in data:
-        for n in range(len(image)):
-            keep: dict[str, Tensor] = {}
-            output = net(image[n : n + 1], keep)
-            gradient = torch.autograd.grad(with_weight(output, target[n : n + 1]), output, retain_graph=True)[
-                0
-            ]
-            output.backward(gradient / gradient.norm() if normalise else gradient / len(image))
-            for group, layers in net.taps.items():  # type: ignore[operator, union-attr]
-                for i, calls in enumerate(layers):
-                    z = sum(channels(keep[c] * keep[c].grad, group, c).sum(-1)[0] for c in calls)  # type: ignore[operator]
-                    found.setdefault((group, i), []).append(FORMED[form](z.detach()))  # type: ignore[no-untyped-call, union-attr]
-            net.zero_grad()
+    for batch, targets in data:
+        for image, target in zip(batch.split(1), targets.split(1), strict=True):
+            share = None if normalise else 1 / len(batch)
+            for key, z in changes(net, image, target, share).items():
+                found.setdefault(key, []).append(FORMED[form](z.detach()))
     means = {key: torch.stack(zs).mean(0).abs() for key, zs in found.items()}
     groups = dict.fromkeys(group for group, _ in means)
     return {g: combine([m for (name, _), m in means.items() if name == g], reduce) for g in groups}
 
 
-def close(found: dict[str, Tensor], expected: dict[str, Tensor], rtol: float = 1e-3) -> None:
+def assert_scores(found: dict[str, Tensor], expected: dict[str, Tensor], rtol: float = 1e-3) -> None:
     assert list(found) == list(expected)
     for name, scores in found.items():
         assert scores.dtype is torch.float32

@@ -15,9 +15,9 @@ from tests.pruning.tapped import (
     PreActivation,
     Residual,
     Shared,
+    assert_scores,
     by_sample,
     channels,
-    close,
     data_for,
     images,
     made,
@@ -34,7 +34,7 @@ def test_taylor_of_outputs_is_that_of_single_samples(
     graph, data = trace(net, images(1)[0]), data_for(net, 3, 2)
     expected = by_sample(net.double(), [(x.double(), t) for x, t in data], form, normalise=normalise)
     criterion = Taylor(of="activation", form=form, normalise=normalise)  # type: ignore[arg-type]
-    close(score(graph, net.float(), criterion, data=data, loss=with_weight), expected)
+    assert_scores(score(graph, net.float(), criterion, data=data, loss=with_weight), expected)
 
 
 @pytest.mark.parametrize("reduce", ["sum", "mean", "max"])
@@ -43,7 +43,7 @@ def test_scores_of_several_makers_are_reduced_as_asked(reduce: Any) -> None:
     graph, data = trace(net, images(1)[0]), data_for(net, 3)
     expected = by_sample(net, data, "abs", normalise=True, reduce=reduce)
     criterion = Taylor(of="activation", form="abs", normalise=True, reduce=reduce)
-    close(score(graph, net, criterion, data=data, loss=with_weight), expected)
+    assert_scores(score(graph, net, criterion, data=data, loss=with_weight), expected)
 
 
 def test_signed_at_a_norm_is_gamma_dgamma_plus_beta_dbeta() -> None:
@@ -65,7 +65,7 @@ def test_batches_do_not_matter_to_normalised_scores() -> None:
     uneven = [(image[:1], target[:1]), (image[1:], target[1:])]
     criterion = Taylor(of="activation", form="squared", normalise=True)
     whole = score(graph, net, criterion, data=[(image, target)], loss=with_weight)
-    close(score(graph, net, criterion, data=uneven, loss=with_weight), whole)
+    assert_scores(score(graph, net, criterion, data=uneven, loss=with_weight), whole)
 
 
 @pytest.mark.parametrize("statistic", ["mean", "apoz"])
@@ -82,7 +82,7 @@ def test_activation_is_the_mean_over_samples_and_places(kind: type[nn.Module], s
             x = torch.cat([channels(keep[c].detach(), group, c) for c in calls], -1).numpy()
             parts.append(torch.from_numpy((abs(x) if statistic == "mean" else x > 0).mean((0, 2))))
         expected[group] = torch.stack(parts).sum(0).float()
-    close(score(graph, net, Activation(statistic=statistic), data=data), expected)
+    assert_scores(score(graph, net, Activation(statistic=statistic), data=data), expected)
 
 
 def test_frozen_layers_are_scored_like_others() -> None:
@@ -90,7 +90,7 @@ def test_frozen_layers_are_scored_like_others() -> None:
     graph, data = trace(net, images(1)[0]), data_for(net, 3)
     expected = by_sample(net, data, "abs", normalise=True)
     criterion = Taylor(of="activation", form="abs", normalise=True)
-    close(score(graph, net.requires_grad_(False), criterion, data=data, loss=with_weight), expected)
+    assert_scores(score(graph, net.requires_grad_(False), criterion, data=data, loss=with_weight), expected)
 
 
 def test_permuted_filters_have_permuted_scores() -> None:

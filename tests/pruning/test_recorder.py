@@ -8,7 +8,7 @@ from torch.utils.checkpoint import checkpoint
 from seg_pruning.pruning.criteria import Activation, OutputCriterion, Taylor
 from seg_pruning.pruning.score import score
 from seg_pruning.surgery.trial import trace
-from tests.pruning.tapped import Residual, by_sample, close, data_for, images, made, with_weight
+from tests.pruning.tapped import Residual, assert_scores, by_sample, data_for, images, made, with_weight
 
 
 def test_a_norm_with_its_own_activation_is_read_before_that() -> None:
@@ -41,7 +41,7 @@ def test_the_network_is_as_before_also_after_an_error(criterion: OutputCriterion
     held, rng = net.head.weight.grad, torch.get_rng_state()
     state = {name: tensor.clone() for name, tensor in net.state_dict().items()}
 
-    def check() -> None:
+    def assert_as_before() -> None:
         assert net.training
         assert not net.last.training
         assert [n for n, p in net.named_parameters() if not p.requires_grad] == ["inner.weight", "inner.bias"]
@@ -54,11 +54,11 @@ def test_the_network_is_as_before_also_after_an_error(criterion: OutputCriterion
 
     with torch.no_grad():
         score(graph, net, criterion, data=data, loss=with_weight)
-    check()
+    assert_as_before()
     broken = [(torch.zeros(1, 4, 8, 8), data[0][1])]
     with pytest.raises(RuntimeError):
         score(graph, net, criterion, data=broken, loss=with_weight)
-    check()
+    assert_as_before()
 
 
 def test_a_layer_that_is_run_again_in_the_backward_pass_is_heard_once() -> None:
@@ -70,7 +70,7 @@ def test_a_layer_that_is_run_again_in_the_backward_pass_is_heard_once() -> None:
     twin.load_state_dict(net.state_dict())
     graph, data = trace(net, images(1)[0]), data_for(net, 3)
     criterion = Taylor(of="activation", form="abs", normalise=True)
-    close(
+    assert_scores(
         score(graph, twin, criterion, data=data, loss=with_weight),
         by_sample(net, data, "abs", normalise=True),
     )
