@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import nn
@@ -42,18 +42,27 @@ def recalibrate_(
         context: entered around each call, such as that of mixed precision.
     """
     layers = [layer for name in norms if isinstance(layer := model.get_submodule(name), _BatchNorm)]
+    with evaluating(model), _averaging(layers):
+        for inputs in calls:
+            device = device_of(model, inputs)
+            with keeping_rng(device), context():
+                inputs.to(device=device).call(model)
+
+
+@contextmanager
+def _averaging(layers: Sequence[_BatchNorm]) -> Iterator[None]:
+    """Inside, running statistics are taken anew, as the average over all that passes a layer.
+
+    Afterwards the momentum is as before, and so are the statistics of layers that nothing passed.
+    """
     momenta = [layer.momentum for layer in layers]
     known = [{name: buffer.clone() for name, buffer in layer.named_buffers()} for layer in layers]
     try:
-        with evaluating(model):
-            for layer in layers:
-                layer.reset_running_stats()
-                layer.momentum = None  # torch's word for the average over all batches since the reset
-                layer.train()
-            for inputs in calls:
-                device = device_of(model, inputs)
-                with keeping_rng(device), context():
-                    inputs.to(device=device).call(model)
+        for layer in layers:
+            layer.reset_running_stats()
+            layer.momentum = None  # torch's word for the average over all batches since the reset
+            layer.train()
+        yield
     finally:
         for layer, momentum, before in zip(layers, momenta, known, strict=True):
             layer.momentum = momentum

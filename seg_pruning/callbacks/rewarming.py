@@ -41,12 +41,14 @@ def _scaled(optimizer: Optimizer, factor: Callable[[], float]) -> tuple[Removabl
     rates: list[Any] = []
 
     def before(optimizer: Optimizer, *_: object) -> None:
+        """Notes the rates that the scheduler set, and scales them for the step that begins."""
         if (now := factor()) != 1.0:
             rates[:] = [group["lr"] for group in optimizer.param_groups]
             for group in optimizer.param_groups:
                 group["lr"] = group["lr"] * now
 
     def after(optimizer: Optimizer, *_: object) -> None:
+        """Sets the noted rates again; nothing where the step was made with them."""
         for group, rate in zip(optimizer.param_groups, rates, strict=False):
             group["lr"] = rate
         rates.clear()
