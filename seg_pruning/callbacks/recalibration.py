@@ -13,13 +13,18 @@ from seg_pruning.profiling.inference import device_of, evaluating, keeping_rng
 from seg_pruning.surgery.inputs import Inputs
 
 
-def training_norms(model: nn.Module) -> frozenset[str]:
-    """Names of the BatchNorm layers that keep running statistics and are in train mode."""
+def tracking_norms(model: nn.Module) -> frozenset[str]:
+    """Names of the BatchNorm layers that keep running statistics."""
     return frozenset(
         name
         for name, module in model.named_modules()
-        if isinstance(module, _BatchNorm) and module.training and module.running_mean is not None
+        if isinstance(module, _BatchNorm) and module.running_mean is not None
     )
+
+
+def training_norms(model: nn.Module) -> frozenset[str]:
+    """Those of `tracking_norms` that are in train mode."""
+    return frozenset(name for name in tracking_norms(model) if model.get_submodule(name).training)
 
 
 @torch.no_grad()

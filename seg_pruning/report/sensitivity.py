@@ -1,18 +1,17 @@
 """Sensitivity of a LightningModule's groups, by the metric that it logs itself."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 from lightning.pytorch.strategies import SingleDeviceStrategy
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch import nn
 
 from seg_pruning.callbacks.example import example_like, example_of, image_shape
+from seg_pruning.callbacks.recalibration import recalibrate_, tracking_norms
 from seg_pruning.profiling.progress import progress_bar
 from seg_pruning.pruning import criteria
 from seg_pruning.pruning.criteria import Criterion
@@ -200,12 +199,11 @@ class _Bench:
     def evaluate(self, model: nn.Module) -> float:
         """The metric of the module as it is now."""
         if self.options.recalibrate:
-            device = self.trainer.strategy.root_device
-            self.model.to(device)
-            drawn = self.training[: self.options.recalibrate]
-            _recalibrate_(
-                self.model, (image_of(self.trainer.strategy.batch_to_device(b, device)) for b in drawn)
-            )
+            strategy = self.trainer.strategy
+            self.model.to(strategy.root_device)
+            drawn = (strategy.batch_to_device(batch) for batch in self.training[: self.options.recalibrate])
+            images = (Inputs.of(image_of(batch)) for batch in drawn)
+            recalibrate_(self.model, tracking_norms(self.model), images)
         self.trainer.validate(self.model, datamodule=self.datamodule, verbose=False)
         return float(self.trainer.callback_metrics[self.options.metric])
 
@@ -232,19 +230,3 @@ def _training(
 
 def _reads_loss(criterion: Criterion) -> bool:
     return criterion.gradients and criterion.output_gradient.source == "loss"
-
-
-@torch.no_grad()
-def _recalibrate_(model: nn.Module, images: Iterable[Tensor]) -> None:
-    """Takes the statistics of BatchNorm anew, as the plain mean over the batches."""
-    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
-    before = [(norm, norm.momentum) for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # torch's word for a plain mean
-        norm.train()
-    for image in images:
-        model(image)
-    for norm, momentum in before:
-        norm.momentum = momentum
-        norm.eval()
