@@ -102,18 +102,13 @@ def needs_pass(scoring: Scoring, criterion: Criterion) -> bool:
             f"{name} as it is set needs a pass of its own, which the gradients of training do not give: say "
             f"over how many batches, such as Scoring({name}(...), batches=8)"
         )
-    if needs_loss(criterion) and scoring.loss is None:
+    if criterion.needs_loss and scoring.loss is None:
         raise PruningError(
             f"{name} is to be computed in a pass of {scoring.batches} batches and needs "
             "a loss: give Scoring(loss=...), a function of the module's output and the batch, or batches=0 "
             "to read the gradients of training"
         )
     return True
-
-
-def needs_loss(criterion: Criterion) -> bool:
-    """Whether a pass propagates the gradient of a loss."""
-    return criterion.gradients and criterion.output_gradient.source == "loss"
 
 
 def pass_scores(
@@ -136,6 +131,6 @@ def pass_scores(
             f"{type(criterion).__name__} needs {scoring.batches} batches of training before a cut, but none "
             "was seen: start later, or go on from a checkpoint whose batches are plain tensors"
         )
-    data: list[object] = list(seen) if needs_loss(criterion) else [inputs for inputs, _ in seen]
-    loss = scoring.loss if needs_loss(criterion) else None
+    data: list[object] = list(seen) if criterion.needs_loss else [inputs for inputs, _ in seen]
+    loss = scoring.loss if criterion.needs_loss else None
     return score(graph, module, criterion, data=data, loss=loss, unread=unread)

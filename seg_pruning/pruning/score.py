@@ -62,8 +62,7 @@ def score(
         running.update(graph, parameters_of(model), {}, unread=unread)
         return running.compute()
     items = _given(chosen, data, loss)
-    of_loss = chosen.gradients and chosen.output_gradient.source == "loss"
-    batches = read_batches(items, model, paired=of_loss or loss is not None)
+    batches = read_batches(items, model, paired=chosen.needs_loss or loss is not None)
     if isinstance(chosen, OutputCriterion) and chosen.reads == "outputs":
         return score_outputs(graph, model, chosen, batches, loss=loss, unread=unread)
     running, weights = RunningScores(chosen), parameters_of(model)
@@ -75,7 +74,7 @@ def score(
 def _given(criterion: Criterion, data: Iterable[object] | None, loss: Loss | None) -> Iterable[object]:
     """The data, if what the criterion needs is there."""
     name = type(criterion).__name__
-    if criterion.gradients and criterion.output_gradient.source == "loss":
+    if criterion.needs_loss:
         if data is None or loss is None:
             raise PruningError(
                 f"{name} needs gradients: give `data`, pairs of inputs and target, "

@@ -214,7 +214,7 @@ def _training(
     """The training batches that scores and recalibration need."""
     criterion = criteria.get(options.criterion)
     scored = criterion.needs != "weights"
-    if _reads_loss(criterion) and not isinstance(model, SemanticSegmentation):
+    if criterion.needs_loss and not isinstance(model, SemanticSegmentation):
         raise PruningError(
             f"criterion {options.criterion!r} needs a loss of output and target, which is known of "
             f"SemanticSegmentation only and not of {type(model).__name__}: choose one without, such as 'l2', "
@@ -226,7 +226,3 @@ def _training(
     count = max(options.limit or 0, options.recalibrate) if scored else options.recalibrate
     everything = scored and options.limit is None
     return list(islice(datamodule.train_dataloader(), None if everything else count))
-
-
-def _reads_loss(criterion: Criterion) -> bool:
-    return criterion.gradients and criterion.output_gradient.source == "loss"

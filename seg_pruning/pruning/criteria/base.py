@@ -81,6 +81,11 @@ class Criterion(ABC):
             return "weights"
         return "gradients" if self.output_gradient == OutputGradient() else "pass"
 
+    @property
+    def needs_loss(self) -> bool:
+        """Whether a pass propagates the gradient of a loss, and so needs one, and targets."""
+        return self.gradients and self.output_gradient.source == "loss"
+
     @abstractmethod
     def __call__(
         self, group: ChannelGroup, weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor]
