@@ -15,11 +15,16 @@ from seg_pruning.pruning.schedules import Unit
 from seg_pruning.surgery.errors import PruningError
 
 
-def check_one_device(trainer: L.Trainer) -> None:
-    """Raises where the network is spread or copied over devices: copies would not be cut."""
+def check_one_device(trainer: L.Trainer, *, what: str = "IterativePruning works") -> None:
+    """Raises where the network is spread or copied over devices: copies would not be cut.
+
+    Args:
+        trainer: the trainer.
+        what: the beginning of the message, up to "on one device".
+    """
     if trainer.world_size > 1 or not isinstance(trainer.strategy, SingleDeviceStrategy):
         raise PruningError(
-            f"IterativePruning works on one device; the trainer has {trainer.world_size} with "
+            f"{what} on one device; the trainer has {trainer.world_size} with "
             f"{type(trainer.strategy).__name__}. Set devices=1 and strategy='auto'"
         )
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import nn
 
+from seg_pruning.callbacks.checks import check_one_device
 from seg_pruning.callbacks.example import example_like, example_of, image_shape
 from seg_pruning.callbacks.recalibration import recalibrate_, tracking_norms
 from seg_pruning.profiling.progress import progress_bar
@@ -91,7 +91,7 @@ def measure_sensitivity(
         PruningError: several devices, a metric that is not logged, a criterion of gradients for a module that
             is none of our tasks, or a file of something else; and as `sensitivity`.
     """
-    _check_one_device(trainer)
+    check_one_device(trainer, what="sensitivity is measured")
     _load_(trainer, model, datamodule, options, ckpt_path=ckpt_path, weights_only=weights_only)
     bench = _Bench.of(trainer, model, datamodule, options)
     graph = trace(model, bench.inputs())
@@ -110,14 +110,6 @@ def measure_sensitivity(
             progress=progress,
         )
         return tuple(rows)
-
-
-def _check_one_device(trainer: L.Trainer) -> None:
-    if trainer.world_size > 1 or not isinstance(trainer.strategy, SingleDeviceStrategy):
-        raise PruningError(
-            f"sensitivity is measured on one device; the trainer has {trainer.world_size} with "
-            f"{type(trainer.strategy).__name__}. Set devices=1 and strategy='auto'"
-        )
 
 
 def _load_(
