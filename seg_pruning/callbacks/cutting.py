@@ -10,8 +10,7 @@ from typing_extensions import override
 
 from seg_pruning import tracking
 from seg_pruning.callbacks import checks, pareto, penalty
-from seg_pruning.callbacks.dense import save_dense
-from seg_pruning.callbacks.distillation import Distillation
+from seg_pruning.callbacks.dense import DenseListener, save_dense
 from seg_pruning.callbacks.event import Event, announce
 from seg_pruning.callbacks.example import REMEDY, Example
 from seg_pruning.callbacks.guard import Guard
@@ -211,7 +210,7 @@ class Cutting(L.Callback):
         if (path := save_dense(trainer)) is not None:
             self.points = pareto.with_dense(self.points, trainer, self.dense, path)
         for callback in trainer.callbacks:  # type: ignore[attr-defined] # Lightning does not type it
-            if isinstance(callback, Distillation):
+            if isinstance(callback, DenseListener):
                 callback.before_first_cut(module)
 
     def forget(self) -> None:

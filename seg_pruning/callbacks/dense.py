@@ -1,6 +1,7 @@
 """The dense network beside the pruned ones, to compare with."""
 
 import shutil
+from abc import ABC, abstractmethod
 from pathlib import Path
 
 import lightning as L
@@ -8,6 +9,14 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 DENSE_CHECKPOINT = "dense.ckpt"
 """The name of the checkpoint that is written just before the first cut."""
+
+
+class DenseListener(L.Callback, ABC):
+    """A callback that wants the dense network: `IterativePruning` shows it just before the first cut."""
+
+    @abstractmethod
+    def before_first_cut(self, module: L.LightningModule) -> None:
+        """Looks at `module`, which is still dense; what is to be kept of it has to be copied."""
 
 
 def save_dense(trainer: L.Trainer) -> Path | None:

@@ -12,7 +12,8 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor
 from typing_extensions import override
 
-from seg_pruning.callbacks.dense import DENSE_CHECKPOINT, checkpoint_folder
+from seg_pruning.callbacks.cutting import Cutting
+from seg_pruning.callbacks.dense import DENSE_CHECKPOINT, DenseListener, checkpoint_folder
 from seg_pruning.callbacks.distillation_losses import Activation, attention_loss, logit_loss
 from seg_pruning.callbacks.tap import Call, Tap
 from seg_pruning.callbacks.teacher import frozen_copy, read_teacher
@@ -20,7 +21,7 @@ from seg_pruning.surgery.errors import PruningError
 from seg_pruning.surgery.inputs import flatten_tensors
 
 
-class Distillation(L.Callback):
+class Distillation(DenseListener):
     """Adds to the loss of training how far the network is from the dense one, from the first cut on.
 
     The teacher is a frozen copy of the dense network in eval mode. It is no part of the module: no optimizer
@@ -147,6 +148,7 @@ class Distillation(L.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._active = state_dict["active"]
 
+    @override
     def before_first_cut(self, module: L.LightningModule) -> None:
         """Takes the dense network as teacher, unless another was given."""
         if self.path is None:
@@ -164,8 +166,6 @@ class Distillation(L.Callback):
 
     def _check_taught(self, trainer: L.Trainer) -> None:
         """Raises where no teacher will ever come."""
-        from seg_pruning.callbacks.cutting import Cutting  # which tells this callback of the first cut
-
         callbacks = trainer.callbacks  # type: ignore[attr-defined] # Lightning does not type it
         if self.path is None and not any(isinstance(callback, Cutting) for callback in callbacks):
             raise PruningError(
