@@ -3,18 +3,13 @@
 import lightning as L
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
 
 from seg_pruning.callbacks import IterativePruning, Schedule
 from seg_pruning.surgery.errors import PruningError
+from tests.callbacks.interrupted import GOING_ON, assert_goes_on
 from tests.callbacks.modules import Data, Stranger, fit, size
-from tests.callbacks.test_resume import Interrupt, SeedEachStep, assert_equal_runs
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:Checkpoint directory:UserWarning"),
-    pytest.mark.filterwarnings("ignore:Experiment logs directory:UserWarning"),
-    pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint:UserWarning"),
-]
+pytestmark = GOING_ON
 
 
 def by_step(criterion: str = "l2", **steps: int) -> IterativePruning:
@@ -78,17 +73,7 @@ def test_no_cut_falls_between_accumulated_backward_passes(tmp_path, accumulate):
 
 @pytest.mark.parametrize(("criterion", "step"), [("taylor", 1), ("taylor", 2), ("taylor", 4), ("l2", 7)])
 def test_an_interrupted_run_goes_on_to_the_bit(tmp_path, criterion, step):
-    def go(folder, *callbacks, ckpt_path=None):
-        torch.manual_seed(ckpt_path is not None)
-        saver = ModelCheckpoint(folder, filename="{step}", every_n_train_steps=1, save_top_k=-1)
-        parts = (SeedEachStep(), by_step(criterion), saver, *callbacks)
-        return fit(folder, Stranger(), *parts, data=Data(same=True), ckpt_path=ckpt_path, max_epochs=3)
-
-    whole = go(tmp_path / "whole")
-    with pytest.raises(ConnectionError):
-        go(tmp_path / "cut", Interrupt(step))
-    resumed = go(tmp_path / "cut", ckpt_path=tmp_path / "cut" / f"step={step}.ckpt")
-    assert_equal_runs(whole, resumed)
+    assert_goes_on(tmp_path, lambda: [by_step(criterion)], step=step, max_epochs=3)
 
 
 class TwoOptimizers(Stranger):

@@ -5,21 +5,16 @@ from functools import partial
 import lightning as L
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
 from seg_pruning import prune_
 from seg_pruning.callbacks import DENSE_CHECKPOINT, Distillation
 from seg_pruning.callbacks.distillation_losses import attention_loss, logit_loss
 from seg_pruning.surgery.errors import PruningError
-from tests.callbacks.modules import Data, Stranger, fit, pruning, size
-from tests.callbacks.test_resume import Interrupt, SeedEachStep, assert_equal_runs
+from tests.callbacks.interrupted import GOING_ON, assert_goes_on
+from tests.callbacks.modules import Stranger, fit, pruning, size
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:Checkpoint directory:UserWarning"),
-    pytest.mark.filterwarnings("ignore:Experiment logs directory:UserWarning"),
-    pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint:UserWarning"),
-]
+pytestmark = GOING_ON
 
 
 def keep(features, module, args, output):
@@ -113,18 +108,10 @@ def test_the_teacher_is_nobodys(tmp_path):
 
 @pytest.mark.parametrize("after", [0, 1, 3])
 def test_an_interrupted_run_goes_on_to_the_bit(tmp_path, after):
-    def go(folder, *callbacks, ckpt_path=None):
-        torch.manual_seed(ckpt_path is not None)
-        saver = ModelCheckpoint(folder, filename="{epoch}", save_top_k=-1)
-        parts = (SeedEachStep(), pruning(), Distillation(features=["net.first"]), saver, *callbacks)
-        data = Data(by_epoch=True)
-        return fit(folder, Stranger(), *parts, data=data, ckpt_path=ckpt_path, max_epochs=5)
+    def own() -> list[L.Callback]:
+        return [pruning(), Distillation(features=["net.first"])]
 
-    whole = go(tmp_path / "whole")
-    with pytest.raises(ConnectionError):
-        go(tmp_path / "cut", Interrupt(3 * (after + 1)))
-    resumed = go(tmp_path / "cut", ckpt_path=tmp_path / "cut" / f"epoch={after}.ckpt")
-    assert_equal_runs(whole, resumed)
+    assert_goes_on(tmp_path, own, epoch=after, max_epochs=5)
 
 
 def test_going_on_without_the_dense_checkpoint_is_refused(tmp_path):

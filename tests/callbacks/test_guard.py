@@ -11,14 +11,10 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from seg_pruning.callbacks import IterativePruning
 from seg_pruning.callbacks.pareto import TABLE
 from seg_pruning.surgery.errors import PruningError
+from tests.callbacks.interrupted import GOING_ON, assert_equal, assert_goes_on
 from tests.callbacks.modules import Data, Stranger, fit, size
-from tests.callbacks.test_resume import Interrupt, SeedEachStep, assert_equal, assert_equal_runs
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:Checkpoint directory:UserWarning"),
-    pytest.mark.filterwarnings("ignore:Experiment logs directory:UserWarning"),
-    pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint:UserWarning"),
-]
+pytestmark = GOING_ON
 DENSE = size(Stranger())
 
 
@@ -125,18 +121,10 @@ def test_what_is_not_shown_by_the_end_is_taken_back(tmp_path):
 def test_an_interrupted_run_goes_on_to_the_bit(tmp_path, after):
     """The cut of epoch 4 is taken back at epoch 5; smaller steps follow."""
 
-    def go(folder, *callbacks, ckpt_path=None):
-        torch.manual_seed(ckpt_path is not None)
-        saver = ModelCheckpoint(folder, filename="{epoch}", save_top_k=-1)
-        parts = (SeedEachStep(), guarded(criterion="taylor"), saver, *callbacks)
-        data = Data(by_epoch=True)
-        return fit(folder, Graded(), *parts, data=data, ckpt_path=ckpt_path, max_epochs=11)
+    def own() -> list[L.Callback]:
+        return [guarded(criterion="taylor")]
 
-    whole = go(tmp_path / "whole")
-    with pytest.raises(ConnectionError):
-        go(tmp_path / "cut", Interrupt(3 * (after + 1)))
-    resumed = go(tmp_path / "cut", ckpt_path=tmp_path / "cut" / f"epoch={after}.ckpt")
-    assert_equal_runs(whole, resumed)
+    assert_goes_on(tmp_path, own, epoch=after, module=Graded, max_epochs=11)
 
 
 @pytest.mark.filterwarnings("ignore:nothing is pruned:UserWarning")

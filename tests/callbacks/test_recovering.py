@@ -7,14 +7,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from seg_pruning.callbacks import Recovery, Schedule
 from seg_pruning.surgery.note import structure_of
-from tests.callbacks.modules import Data, Stranger, fit, pruning, size
-from tests.callbacks.test_resume import Interrupt, SeedEachStep, assert_equal_runs
+from tests.callbacks.interrupted import GOING_ON, assert_goes_on
+from tests.callbacks.modules import Stranger, fit, pruning, size
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:Checkpoint directory:UserWarning"),
-    pytest.mark.filterwarnings("ignore:Experiment logs directory:UserWarning"),
-    pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint:UserWarning"),
-]
+pytestmark = GOING_ON
 
 
 def recovering(**options):
@@ -179,19 +175,7 @@ def test_the_rate_alone_goes_back(tmp_path):
     ids=lambda options: "-".join(map(str, options.values())),
 )
 def test_an_interrupted_recovery_goes_on_to_the_bit(tmp_path, options, step):
-    def go(folder, *callbacks, ckpt_path=None):
-        torch.manual_seed(ckpt_path is not None)
-        saver = L.pytorch.callbacks.ModelCheckpoint(
-            folder, filename="{step}", every_n_train_steps=1, save_top_k=-1
-        )
-        parts = (SeedEachStep(), recovering(**options, end_epoch=2), saver, *callbacks)
-        return fit(folder, Stranger(), *parts, data=Data(same=True), ckpt_path=ckpt_path, max_epochs=4)
-
-    whole = go(tmp_path / "whole")
-    with pytest.raises(ConnectionError):
-        go(tmp_path / "cut", Interrupt(step))
-    resumed = go(tmp_path / "cut", ckpt_path=tmp_path / "cut" / f"step={step}.ckpt")
-    assert_equal_runs(whole, resumed)
+    assert_goes_on(tmp_path, lambda: [recovering(**options, end_epoch=2)], step=step, max_epochs=4)
 
 
 def test_momentum_and_size_are_what_they_were(tmp_path):

@@ -1,5 +1,6 @@
 """A fit that is interrupted and goes on with fresh objects equals one that never was."""
 
+from functools import partial
 from pathlib import Path
 
 import lightning as L
@@ -9,114 +10,45 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from seg_pruning.surgery.errors import PruningError
 from seg_pruning.surgery.note import structure_of
+from tests.callbacks.interrupted import GOING_ON, Interrupt, SeedEachStep, assert_goes_on
 from tests.callbacks.modules import Data, Stranger, fit, pruning, size
 
-pytestmark = [  # both runs write to one folder, on purpose
-    pytest.mark.filterwarnings("ignore:Checkpoint directory:UserWarning"),
-    pytest.mark.filterwarnings("ignore:Experiment logs directory:UserWarning"),
-    pytest.mark.filterwarnings("ignore:The dirpath has changed:UserWarning"),
-    pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint:UserWarning"),
-]
+pytestmark = [*GOING_ON, pytest.mark.filterwarnings("ignore:The dirpath has changed:UserWarning")]
 
 
-class SeedEachStep(L.Callback):
-    """Lightning does not store random states: the seed follows from the step."""
-
-    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        torch.manual_seed(1000 + trainer.global_step)
-
-
-class Interrupt(L.Callback):
-    """Stops a run like a lost connection, once the checkpoint of `step` has been written."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        if trainer.global_step == self.step:
-            raise ConnectionError
-
-
-def run(folder: Path, *callbacks: L.Callback, ckpt_path: Path | None = None, **options: object) -> L.Trainer:
+def run(
+    folder: Path,
+    *callbacks: L.Callback,
+    saver: ModelCheckpoint | None = None,
+    schedule: str = "linear",
+    ckpt_path: Path | str | None = None,
+) -> L.Trainer:
     """All objects are new at each call; the order of the data follows from the epoch."""
-    options.setdefault("data", Data(by_epoch=True))
-    own = pruning(criterion=options.pop("criterion", "l2"), schedule=options.pop("schedule", "linear"))
     torch.manual_seed(ckpt_path is not None)  # what goes on does not start from the same weights
-    module = Stranger(options.pop("optimizer", "adamw"))
-    saver = options.pop("saver", None) or ModelCheckpoint(folder, filename="{epoch}", save_top_k=-1)
-    return fit(
-        folder, module, SeedEachStep(), own, saver, *callbacks, ckpt_path=ckpt_path, max_epochs=6, **options
-    )
-
-
-def assert_equal_runs(one: L.Trainer, other: L.Trainer) -> None:
-    a, b = one.lightning_module, other.lightning_module
-    assert structure_of(a).to_dict() == structure_of(b).to_dict()
-    assert one.global_step == other.global_step
-    assert_equal(a.state_dict(), b.state_dict())
-    assert_equal(one.optimizers[0].state_dict(), other.optimizers[0].state_dict())
-    assert_equal(
-        one.lr_scheduler_configs[0].scheduler.state_dict(),
-        other.lr_scheduler_configs[0].scheduler.state_dict(),
-    )
-
-
-def assert_equal(a: object, b: object) -> None:
-    """The same to the last bit, in nested containers."""
-    assert type(a) is type(b)
-    if isinstance(a, torch.Tensor):
-        assert torch.equal(a, b)
-    elif isinstance(a, dict):
-        assert a.keys() == b.keys()
-        for key in a:
-            assert_equal(a[key], b[key])
-    elif isinstance(a, list | tuple):
-        assert len(a) == len(b)
-        for x, y in zip(a, b, strict=True):
-            assert_equal(x, y)
-    else:
-        assert a == b
+    own = saver or ModelCheckpoint(folder, filename="{epoch}", save_top_k=-1)
+    parts = (SeedEachStep(), pruning(schedule=schedule), own, *callbacks)
+    return fit(folder, Stranger(), *parts, data=Data(by_epoch=True), ckpt_path=ckpt_path, max_epochs=6)
 
 
 @pytest.mark.parametrize("after", [0, 1, 2, 3, 4], ids=lambda epoch: f"after epoch {epoch}")
 @pytest.mark.parametrize(("criterion", "optimizer"), [("taylor", "adamw"), ("l2", "sgd")])
 def test_between_epochs(tmp_path, criterion, optimizer, after):
     """Cuts are at the start of epochs 1 and 3; there are 3 steps in an epoch."""
-    options = {"criterion": criterion, "optimizer": optimizer}
-    whole = run(tmp_path / "whole", **options)
-    with pytest.raises(ConnectionError):
-        run(tmp_path / "cut", Interrupt(3 * (after + 1)), **options)
-    file = tmp_path / "cut" / f"epoch={after}.ckpt"
-    resumed = run(tmp_path / "cut", ckpt_path=file, **options)
+    resumed = assert_goes_on(
+        tmp_path,
+        lambda: [pruning(criterion=criterion)],
+        epoch=after,
+        module=partial(Stranger, optimizer),
+        max_epochs=6,
+    )
     assert size(resumed.lightning_module) < size(Stranger())
-    assert_equal_runs(whole, resumed)
 
 
-@pytest.mark.filterwarnings(
-    "ignore:Checkpoint directory:UserWarning", "ignore:You're resuming from a checkpoint"
-)
 @pytest.mark.parametrize("step", [1, 4, 5, 7, 10, 11])
 @pytest.mark.parametrize("criterion", ["taylor", "l2"])
 def test_in_the_middle_of_an_epoch(tmp_path, criterion, step):
-    """A cut that was made in the epoch is not made again, and one that is due later is not lost.
-
-    Lightning does not skip batches that were seen before the interruption: here all are the same.
-    """
-
-    def saver(folder: Path) -> ModelCheckpoint:
-        return ModelCheckpoint(folder, filename="{step}", every_n_train_steps=1, save_top_k=-1)
-
-    def go(folder: Path, *callbacks: L.Callback, ckpt_path: Path | None = None) -> L.Trainer:
-        data = Data(same=True)
-        return run(
-            folder, *callbacks, criterion=criterion, data=data, saver=saver(folder), ckpt_path=ckpt_path
-        )
-
-    whole = go(tmp_path / "whole")
-    with pytest.raises(ConnectionError):
-        go(tmp_path / "cut", Interrupt(step))
-    resumed = go(tmp_path / "cut", ckpt_path=tmp_path / "cut" / f"step={step}.ckpt")
-    assert_equal_runs(whole, resumed)
+    """A cut that was made in the epoch is not made again, and one that is due later is not lost."""
+    assert_goes_on(tmp_path, lambda: [pruning(criterion=criterion)], step=step, max_epochs=6)
 
 
 def test_last_is_found_by_its_name(tmp_path):

@@ -3,7 +3,6 @@
 import lightning as L
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
 from seg_pruning.callbacks import Scoring
@@ -11,14 +10,10 @@ from seg_pruning.pruning.criteria import Activation, Criterion, Taylor
 from seg_pruning.pruning.score import score
 from seg_pruning.surgery.errors import PruningError
 from seg_pruning.surgery.trial import trace
-from tests.callbacks.modules import Data, Stranger, fit, pruning, size
-from tests.callbacks.test_resume import Interrupt, SeedEachStep, assert_equal_runs
+from tests.callbacks.interrupted import GOING_ON, assert_goes_on
+from tests.callbacks.modules import Stranger, fit, pruning, size
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:Checkpoint directory:UserWarning"),
-    pytest.mark.filterwarnings("ignore:Experiment logs directory:UserWarning"),
-    pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint:UserWarning"),
-]
+pytestmark = GOING_ON
 
 
 def loss(output, batch):
@@ -80,19 +75,10 @@ def test_scores_are_of_the_last_batches(tmp_path, monkeypatch, name, batches):
 def test_an_interrupted_run_goes_on_to_the_bit(tmp_path):
     """The batches of before the cut are in the checkpoint."""
 
-    def go(folder, *callbacks, ckpt_path=None):
-        torch.manual_seed(ckpt_path is not None)
-        saver = ModelCheckpoint(folder, filename="{epoch}", save_top_k=-1)
-        own = pruning(criterion=Scoring(Taylor(of="activation"), batches=2, loss=loss))
-        parts = (SeedEachStep(), own, saver, *callbacks)
-        data = Data(by_epoch=True)
-        return fit(folder, Stranger(), *parts, data=data, ckpt_path=ckpt_path, max_epochs=4)
+    def own() -> list[L.Callback]:
+        return [pruning(criterion=Scoring(Taylor(of="activation"), batches=2, loss=loss))]
 
-    whole = go(tmp_path / "whole")
-    with pytest.raises(ConnectionError):
-        go(tmp_path / "cut", Interrupt(9))
-    resumed = go(tmp_path / "cut", ckpt_path=tmp_path / "cut" / "epoch=2.ckpt")
-    assert_equal_runs(whole, resumed)
+    assert_goes_on(tmp_path, own, epoch=2, max_epochs=4)
 
 
 @pytest.mark.parametrize(
