@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from seg_pruning.profiling.inference import device_of, evaluating, keeping_rng
+from seg_pruning.profiling.inference import call_once
 from seg_pruning.profiling.latency import Latency
 from seg_pruning.surgery.inputs import ExampleInputs, Inputs
 
@@ -53,11 +53,9 @@ def cost(model: nn.Module, example_inputs: ExampleInputs | Inputs) -> Cost:
         >>> cost(nn.Conv2d(3, 8, 3, padding=1, bias=False), torch.zeros(1, 3, 4, 4))
         Cost(params=216, macs=3456, latency=None)
     """
-    inputs = Inputs.of(example_inputs)
-    device = device_of(model, inputs)
     counter = FlopCounterMode(display=False)
-    with evaluating(model), keeping_rng(device), torch.no_grad(), _countable(), counter:
-        inputs.to(device=device).call(model)
+    with _countable():
+        call_once(model, example_inputs, counter)
     params = sum(parameter.numel() for parameter in model.parameters())
     return Cost(params, counter.get_total_flops() // 2)
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import gc
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from seg_pruning.surgery.inputs import Inputs
+from seg_pruning.surgery.inputs import ExampleInputs, Inputs
 
 
 @contextmanager
@@ -33,6 +33,22 @@ def keeping_rng(device: torch.device) -> Iterator[None]:
     accelerators = [] if device.type == "cpu" else [device]
     with torch.random.fork_rng(accelerators, device_type="cuda" if device.type == "cpu" else device.type):
         yield
+
+
+def call_once(
+    model: nn.Module, example_inputs: ExampleInputs | Inputs, watch: AbstractContextManager[object]
+) -> object:
+    """What `model` answers to one call in eval mode without gradients, `watch` being entered around it.
+
+    It runs where its parameters are. Its modes and the random state are as before afterwards.
+
+    Raises:
+        PruningError: `example_inputs` is none of a tensor, a tuple and a dict.
+    """
+    inputs = Inputs.of(example_inputs)
+    device = device_of(model, inputs)
+    with evaluating(model), keeping_rng(device), torch.no_grad(), watch:
+        return inputs.to(device=device).call(model)
 
 
 def device_of(model: nn.Module, inputs: Inputs) -> torch.device:

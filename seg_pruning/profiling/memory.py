@@ -7,11 +7,10 @@ from collections.abc import Callable
 from itertools import accumulate
 from typing import Any
 
-import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from seg_pruning.profiling.inference import device_of, evaluating, keeping_rng
+from seg_pruning.profiling.inference import call_once
 from seg_pruning.surgery.inputs import ExampleInputs, Inputs, flatten_tensors
 from seg_pruning.surgery.storages import Storages
 
@@ -31,14 +30,12 @@ def peak_memory(model: nn.Module, example_inputs: ExampleInputs | Inputs) -> int
         PruningError: `example_inputs` has none of these forms.
 
     Example:
+        >>> import torch
         >>> peak_memory(nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU()), torch.zeros(1, 3, 4, 4))
         1024
     """
-    inputs = Inputs.of(example_inputs)
-    device = device_of(model, inputs)
     watch = _Watch()
-    with evaluating(model), keeping_rng(device), torch.no_grad(), watch:
-        output = inputs.to(device=device).call(model)
+    output = call_once(model, example_inputs, watch)
     watch.storages.release(watch.now)
     del output  # it lives to the end
     change: Counter[int] = Counter()
