@@ -1,7 +1,8 @@
 """Lightning's Trainer with what the command line can do beyond it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import lightning as L
@@ -70,27 +71,36 @@ class PruningTrainer(L.Trainer):
             limit=limit,
             recalibrate=recalibrate,
         )
-        files = Path(folder)
-        if self.fast_dev_run:  # type: ignore[attr-defined] # Lightning does not type it
-            trial = replace(options, limit=1, ratios=options.ratios[:1])
-            return measure_sensitivity(
-                self, model, datamodule, trial, ckpt_path=ckpt_path, weights_only=weights_only
-            )
-        if picture:
-            check_plotting()
-        if max_drop is not None:
-            tolerated_floors((), max_drop=max_drop)  # before anything is measured
-        path = files / "sensitivity.csv"
-        rows = measure_sensitivity(
-            self, model, datamodule, options, path=path, ckpt_path=ckpt_path, weights_only=weights_only
+        measure = partial(
+            measure_sensitivity, self, model, datamodule, ckpt_path=ckpt_path, weights_only=weights_only
         )
-        if picture:
-            save_figure(rows, files / "sensitivity.png", metric=options.metric)
-        if max_drop is not None:
-            floors = tolerated_floors(rows, max_drop=max_drop)
-            replace_text(files / "floors.yaml", yaml.safe_dump(floors, sort_keys=False))
-        Console().print(f"Sensitivity of {len({row.group for row in rows})} groups: {path}", highlight=False)
-        return rows
+        if self.fast_dev_run:  # type: ignore[attr-defined] # Lightning does not type it
+            return measure(replace(options, limit=1, ratios=options.ratios[:1]))
+        return _written(measure, options, Path(folder), max_drop=max_drop, picture=picture)
+
+
+def _written(
+    measure: Callable[..., tuple[SensitivityRow, ...]],
+    options: SensitivityOptions,
+    folder: Path,
+    *,
+    max_drop: float | None,
+    picture: bool,
+) -> tuple[SensitivityRow, ...]:
+    """What `measure` finds, with its files in `folder`; what cannot be drawn or asked is refused before."""
+    if picture:
+        check_plotting()
+    if max_drop is not None:
+        tolerated_floors((), max_drop=max_drop)
+    path = folder / "sensitivity.csv"
+    rows = measure(options, path=path)
+    if picture:
+        save_figure(rows, folder / "sensitivity.png", metric=options.metric)
+    if max_drop is not None:
+        floors = tolerated_floors(rows, max_drop=max_drop)
+        replace_text(folder / "floors.yaml", yaml.safe_dump(floors, sort_keys=False))
+    Console().print(f"Sensitivity of {len({row.group for row in rows})} groups: {path}", highlight=False)
+    return rows
 
 
 def _monitored(trainer: L.Trainer, metric: str | None, mode: Mode | None) -> tuple[str, Mode]:
