@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -77,8 +77,7 @@ def prune_(
         criterion: a name (`"l2"`, `"taylor"`, ...) or a `Criterion`.
         scope: "global" ranks all channels together, "local" takes the same fraction of each group.
         protect: names of groups, layers or modules, or patterns such as `"head.*"`, that keep their width.
-        round_to: widths stay multiples of this, or whole; "auto" is what pays on the device of `model`, see
-            `Selection.resolved`.
+        round_to: widths stay multiples of this; "auto" is what pays on the device, see `Selection.resolved`.
         optimizers: their state is cut too.
         dead: drop modules that never run, in eval or in train mode.
         data: pairs of inputs and target, for criteria that need gradients.
@@ -87,8 +86,8 @@ def prune_(
         target: what a latency is meant for: threads, dtype and batch, on the device of `model`.
 
     Raises:
-        PruningError: the network does not run or holds NaN, the budget or a name is illegal, the budget
-            cannot be reached, or the cut could not be certified. The network is then as it was.
+        PruningError: the network does not run or holds NaN, the budget or a name is illegal or out of reach,
+            or the cut could not be certified. The network is then as it was.
 
     Example:
         >>> import torch
@@ -98,63 +97,80 @@ def prune_(
         (7, True)
     """
     options = _options(selection, scope, protect, round_to)
-    if isinstance(optimizers, Optimizer):
-        raise PruningError(f"expected optimizers to be a list, but got one {type(optimizers).__name__}: [it]")
     wanted, chosen = Budget.of(budget), criteria.get(criterion)
-    _refuse_not_finite(model)
+    _check(model, optimizers)
     inputs = Inputs.of(example_inputs)
     inputs = inputs.to(device=device_of(model, inputs))
-    timed = wanted.needs_latency or options.per == "latency"
-    dtype = target.torch_dtype if timed else dtype_of(model, inputs)
-    options = options.resolved(device_of(model, inputs), dtype, timed=timed)
-    graph = trace(model, inputs)
-    dropped = dead_modules(model, graph) if dead else ()
-    model_of_time = latency_of(graph, model, inputs, target, multiple=options.multiple) if timed else None
-    before = _cost(model, inputs, model_of_time)
-    dense = amounts(graph, latency=model_of_time)
-    limit = wanted.limit(dense)
-    # Before scores, which may take long.
-    check_reachable(graph, limit, options, dropped=dropped, latency=model_of_time)
-    unread = protected(graph, options.protect)
-    scores = score(graph, model, chosen, data=data, loss=loss, unread=unread)
-    choose = partial(_choose, graph, scores, options, dropped)
-    meter = Meter(graph, dropped, latency=model_of_time)
-    plan, predicted, got_ms = _planned(choose, meter, limit, dense if wanted.latency_ms is None else None)
-    done = operate_(model, graph, plan, inputs, optimizers=tuple(optimizers))
-    after = _cost(model, inputs, model_of_time)
-    memory = peak_memory(model, inputs)
+    task = _Task.of(model, inputs, wanted, options, dead=dead, target=target)
+    before = _cost(model, inputs, task.latency)
+    unread = protected(task.graph, task.options.protect)
+    scores = score(task.graph, model, chosen, data=data, loss=loss, unread=unread)
+    plan, predicted, got_ms = task.planned(scores)
+    done = operate_(model, task.graph, plan, inputs, optimizers=tuple(optimizers))
+    after, memory = _cost(model, inputs, task.latency), peak_memory(model, inputs)
     got = replace(predicted, params=after.params, macs=after.macs, memory=memory, latency_ms=got_ms)
-    report = spent(limit, predicted, got, wanted.names)
+    report = spent(task.limit, predicted, got, wanted.names)
     return PruneResult(before, after, plan, done.cut, done.max_error, report)
 
 
-def _choose(
-    graph: ChannelGraph,
-    scores: Scores,
-    options: Selection,
-    dropped: tuple[str, ...],
-    limit: Amounts,
-    latency: LatencyModel | None,
-) -> Plan:
-    """`select`, with the limit and the predictor last."""
-    return select(graph, scores, limit, options, dropped=dropped, latency=latency)
+@dataclass(frozen=True)
+class _Task:
+    """What is to be reached on a network, and what its graph says of it.
 
+    Attributes:
+        graph: traced from the network.
+        options: of the selection, for its device.
+        dropped: modules that never run.
+        latency: where time matters.
+        limit: what it may cost.
+        dense_ms: the latency that a fraction is of, where one was asked for.
+    """
 
-def _planned(
-    choose: Callable[[Amounts, LatencyModel | None], Plan],
-    meter: Meter,
-    limit: Amounts,
-    relative: Amounts | None,
-) -> tuple[Plan, Amounts, float | None]:
-    """The plan, what it is foretold to cost, and its measured milliseconds where those are limited."""
-    latency = meter.latency
-    if limit.latency_ms is None or not isinstance(latency, LatencyModel):
-        plan = choose(limit, latency if isinstance(latency, LatencyModel) else None)
-        return plan, meter.read(meter.widths(plan)), None
-    dense_ms = None if relative is None else relative.latency_ms
-    found = select_timed(choose, latency, limit, relative_to=dense_ms)
-    foretold = meter.read(meter.widths(found.plan))
-    return found.plan, replace(foretold, latency_ms=found.predicted), found.got
+    graph: ChannelGraph
+    options: Selection
+    dropped: tuple[str, ...]
+    latency: LatencyModel | None
+    limit: Amounts
+    dense_ms: float | None
+
+    @classmethod
+    def of(
+        cls,
+        model: nn.Module,
+        inputs: Inputs,
+        budget: Budget,
+        selection: Selection,
+        *,
+        dead: bool,
+        target: Target,
+    ) -> _Task:
+        """Traces `model`, and refuses a budget that cannot be reached: before scores, which may take long."""
+        timed = budget.needs_latency or selection.per == "latency"
+        dtype = target.torch_dtype if timed else dtype_of(model, inputs)
+        options = selection.resolved(device_of(model, inputs), dtype, timed=timed)
+        graph = trace(model, inputs)
+        dropped = dead_modules(model, graph) if dead else ()
+        latency = latency_of(graph, model, inputs, target, multiple=options.multiple) if timed else None
+        dense = amounts(graph, latency=latency)
+        limit = budget.limit(dense)
+        check_reachable(graph, limit, options, dropped=dropped, latency=latency)
+        return cls(
+            graph, options, dropped, latency, limit, dense.latency_ms if budget.latency_ms is None else None
+        )
+
+    def planned(self, scores: Scores) -> tuple[Plan, Amounts, float | None]:
+        """The plan, what it is foretold to cost, and its measured milliseconds where those are limited."""
+        meter = Meter(self.graph, self.dropped, latency=self.latency)
+        if self.limit.latency_ms is None or self.latency is None:
+            plan = self._choose(scores, self.limit, self.latency)
+            return plan, meter.read(meter.widths(plan)), None
+        choose = partial(self._choose, scores)
+        found = select_timed(choose, self.latency, self.limit, relative_to=self.dense_ms)
+        foretold = meter.read(meter.widths(found.plan))
+        return found.plan, replace(foretold, latency_ms=found.predicted), found.got
+
+    def _choose(self, scores: Scores, limit: Amounts, latency: LatencyModel | None) -> Plan:
+        return select(self.graph, scores, limit, self.options, dropped=self.dropped, latency=latency)
 
 
 def _cost(model: nn.Module, inputs: Inputs, latency: LatencyModel | None) -> Cost:
@@ -167,7 +183,10 @@ def _cost(model: nn.Module, inputs: Inputs, latency: LatencyModel | None) -> Cos
         return replace(found, latency=measure(model, timer.inputs, threads=timer.target.threads, runs=20))
 
 
-def _refuse_not_finite(model: nn.Module) -> None:
+def _check(model: nn.Module, optimizers: Iterable[Optimizer]) -> None:
+    """Refuses one optimizer in place of a list, and parameters that no score could rank."""
+    if isinstance(optimizers, Optimizer):
+        raise PruningError(f"expected optimizers to be a list, but got one {type(optimizers).__name__}: [it]")
     bad = [name for name, parameter in model.named_parameters() if not parameter.isfinite().all()]
     if bad:
         raise PruningError(
