@@ -88,9 +88,8 @@ class Selection:
         """The same options with a `round_to` for `device`, where it was left open.
 
         8 on CUDA in half precision, where tensor cores compute in tiles of 8 channels. On a CPU 8 where time
-        is in the budget, else 1, which spends a budget of params or MACs best: of a U-Net with a ResNet-18
-        at 128 x 128 cut to 30 % and 10 % of its MACs, widths in multiples of 8 took 8 to 15 % less time
-        than others of the same MACs (AVX-512, float32, one thread, torch 2.15). Else 1.
+        is in the budget, since vector units take 8 or 16 floats at once: ``python -m benchmarks.scores`` says
+        what that spares at the same MACs. Else 1, which spends a budget of params or MACs best.
 
         Args:
             device: where the network will run.
