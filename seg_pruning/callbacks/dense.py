@@ -7,6 +7,8 @@ from pathlib import Path
 import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from seg_pruning.surgery.atomic import whole_file
+
 DENSE_CHECKPOINT = "dense.ckpt"
 """The name of the checkpoint that is written just before the first cut."""
 
@@ -35,7 +37,8 @@ def bring_dense(trainer: L.Trainer) -> None:
     source = Path(trainer.ckpt_path).with_name(DENSE_CHECKPOINT)
     if source.is_file():
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, target)
+        with whole_file(target) as draft:  # half a copy would be taken for all of it next time
+            shutil.copyfile(source, draft)
 
 
 def save_last_again(trainer: L.Trainer) -> None:

@@ -14,6 +14,7 @@ from seg_pruning.callbacks.dense import checkpoint_folder
 from seg_pruning.callbacks.floor import Floor, Search
 from seg_pruning.callbacks.snapshot import Snapshot, read, restore_, take
 from seg_pruning.pruning.budgets import Amounts
+from seg_pruning.surgery.atomic import whole_file
 from seg_pruning.surgery.errors import PruningError
 
 Verdict: TypeAlias = Literal["nothing", "waiting", "kept", "broken"]
@@ -139,7 +140,8 @@ class Guard:
         folder = checkpoint_folder(trainer)
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
-            torch.save(self._before, folder / self._name(self.attempts))
+            with whole_file(folder / self._name(self.attempts)) as draft:
+                torch.save(self._before, draft)
             (folder / self._name(self.attempts - 2)).unlink(missing_ok=True)
         return self.search.trying
 
