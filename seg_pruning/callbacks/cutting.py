@@ -13,7 +13,7 @@ from seg_pruning.callbacks import checks, pareto, penalty
 from seg_pruning.callbacks.dense import DenseListener, save_dense
 from seg_pruning.callbacks.event import Event, announce
 from seg_pruning.callbacks.example import REMEDY, Example
-from seg_pruning.callbacks.guard import Guard
+from seg_pruning.callbacks.guard import Guard, Verdict
 from seg_pruning.callbacks.limits import limit_at
 from seg_pruning.callbacks.monitors import reset_monitors_
 from seg_pruning.callbacks.options import Schedule
@@ -158,7 +158,7 @@ class Cutting(L.Callback):
         planned = self._limit(min(1.0, (self.guard.search.planned + 1) / self.guard.cuts))
         return self.guard.before_cut(trainer, module, planned, self._own_state())
 
-    def judged_(self, trainer: L.Trainer, module: L.LightningModule, *, last: bool = False) -> str:
+    def judged_(self, trainer: L.Trainer, module: L.LightningModule, *, last: bool = False) -> Verdict:
         """Carries out the verdict on the last cut."""
         if self.guard is None:
             return "nothing"
