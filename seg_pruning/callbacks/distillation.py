@@ -15,6 +15,7 @@ from typing_extensions import override
 from seg_pruning.callbacks.cutting import Cutting
 from seg_pruning.callbacks.dense import DENSE_CHECKPOINT, DenseListener, checkpoint_folder
 from seg_pruning.callbacks.distillation_losses import Activation, attention_loss, logit_loss
+from seg_pruning.callbacks.options import check_not_negative, is_number
 from seg_pruning.callbacks.tap import Call, Tap
 from seg_pruning.callbacks.teacher import frozen_copy, read_teacher
 from seg_pruning.surgery.errors import PruningError
@@ -65,14 +66,13 @@ class Distillation(DenseListener):
         temperature: float = 2.0,
         features: Sequence[str] = (),
         feature_weight: float = 1000.0,
-        activation: str = "auto",
+        activation: Activation = "auto",
         of: str = "",
         teacher: str | None = None,
     ) -> None:
-        for name, value in (("weight", weight), ("feature_weight", feature_weight)):
-            if not _is_number(value) or not 0 <= value < float("inf"):
-                raise PruningError(f"expected {name} to be 0 or more, but got {value!r}")
-        if not _is_number(temperature) or not 0 < temperature < float("inf"):
+        check_not_negative("weight", weight)
+        check_not_negative("feature_weight", feature_weight)
+        if not is_number(temperature) or temperature <= 0:
             raise PruningError(f"expected temperature to be above 0, but got {temperature!r}")
         if activation not in get_args(Activation):
             raise PruningError(
@@ -82,7 +82,7 @@ class Distillation(DenseListener):
             raise PruningError(f"expected features to be a list of names, but got {features!r}")
         self.weight, self.feature_weight, self.temperature = weight, feature_weight, temperature
         self.features = tuple(features)
-        self.activation: Activation = activation  # type: ignore[assignment]  # checked above
+        self.activation = activation
         self.of = of
         self.path = teacher
         self.teacher: L.LightningModule | None = None
@@ -249,10 +249,6 @@ class Distillation(DenseListener):
         for tap in self._taps.values():
             tap.close()
         self._taps = {}
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _put_back(module: L.LightningModule, given: object) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias, TypeGuard, get_args
 
 from torch import Tensor
 
@@ -140,9 +141,7 @@ class Scoring:
 
     def __post_init__(self) -> None:
         _check_count("batches", self.batches)
-        known = isinstance(self.bn_penalty, int | float) and not isinstance(self.bn_penalty, bool)
-        if not known or not 0 <= self.bn_penalty < float("inf"):
-            raise PruningError(f"expected bn_penalty to be 0 or more, but got {self.bn_penalty!r}")
+        check_not_negative("bn_penalty", self.bn_penalty)
         if self.loss is not None and not self.batches:
             raise PruningError(
                 "Scoring(loss=...) is for a pass of its own, and batches=0 says that there is none: say over "
@@ -158,6 +157,17 @@ class Scoring:
             'l2'
         """
         return criterion if isinstance(criterion, Scoring) else cls(criterion)
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether `value` is a finite number; True and False are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def check_not_negative(name: str, value: object) -> None:
+    """Raises where the option `name` is no finite number of 0 or more."""
+    if not is_number(value) or value < 0:
+        raise PruningError(f"expected {name} to be 0 or more, but got {value!r}")
 
 
 def _check_count(name: str, value: object) -> None:
