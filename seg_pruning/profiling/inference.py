@@ -11,7 +11,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from seg_pruning.surgery.apply import Journal, commit_
+from seg_pruning.surgery.cut import Cut
 from seg_pruning.surgery.inputs import ExampleInputs, Inputs
+from seg_pruning.surgery.untouched import untouched
 
 
 @contextmanager
@@ -25,6 +28,21 @@ def evaluating(*models: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+@contextmanager
+def cut_for_now(model: nn.Module, cut: Cut) -> Iterator[None]:
+    """Within, `model` is cut; afterwards it is as it was, parameters with the storage that they had.
+
+    What running or recalibrating it within changes (buffers, modes, attributes) is undone too.
+    """
+    with untouched(model):
+        journal = Journal()
+        try:
+            commit_(journal, model, cut, optimizers=(), max_error=None)
+            yield
+        finally:
+            journal.roll_back()
 
 
 @contextmanager

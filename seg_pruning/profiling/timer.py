@@ -12,9 +12,8 @@ import torch
 from torch import nn
 
 from seg_pruning.profiling.clock import Call, Clock
-from seg_pruning.profiling.inference import device_of, evaluating, keeping_rng
+from seg_pruning.profiling.inference import cut_for_now, device_of, evaluating, keeping_rng
 from seg_pruning.profiling.target import Target
-from seg_pruning.surgery.apply import Journal, commit_
 from seg_pruning.surgery.graph import ChannelGraph
 from seg_pruning.surgery.inputs import Inputs
 from seg_pruning.surgery.plan import Plan
@@ -48,7 +47,7 @@ class NetworkTimer:
 
     def pruned(self, plan: Plan) -> float:
         """Milliseconds of the network cut by `plan`."""
-        with self._cut(plan):
+        with cut_for_now(self.model, self.graph.cut(plan)):
             return self.present()
 
     def beside(self, plan: Plan) -> tuple[float, float]:
@@ -74,13 +73,6 @@ class NetworkTimer:
             torch.autocast(device.type, enabled=False),
         ):
             yield
-
-    @contextmanager
-    def _cut(self, plan: Plan) -> Iterator[None]:
-        with Journal() as journal:
-            commit_(journal, self.model, self.graph.cut(plan), optimizers=(), max_error=None)
-            yield
-            journal.roll_back()
 
 
 @contextmanager

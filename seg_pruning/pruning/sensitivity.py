@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import product
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
@@ -21,19 +20,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from seg_pruning.profiling.inference import evaluating
+from seg_pruning.profiling.inference import cut_for_now, evaluating
 from seg_pruning.profiling.latency import Progress
 from seg_pruning.pruning import criteria
 from seg_pruning.pruning.criteria import Criterion
 from seg_pruning.pruning.protection import names_of, protected
 from seg_pruning.pruning.score import Loss, Scores, score
 from seg_pruning.pruning.sensitivity_record import SensitivityRecord, SensitivityRow
-from seg_pruning.surgery.apply import Journal, commit_
-from seg_pruning.surgery.cut import Cut
 from seg_pruning.surgery.errors import PruningError
 from seg_pruning.surgery.passes import tensors_of
 from seg_pruning.surgery.plan import Plan
-from seg_pruning.surgery.untouched import untouched
 
 if TYPE_CHECKING:
     from seg_pruning.surgery.graph import ChannelGraph, ChannelGroup
@@ -132,21 +128,6 @@ def width_kept(group: ChannelGroup, ratio: float) -> int:
     # Rounded first: 0.29 * 100 is a hair below 29, and 29 are meant.
     gone = math.floor(round(ratio * columns, 6))
     return group.size - min(gone, columns - 1) * group.step
-
-
-@contextmanager
-def cut_for_now(model: nn.Module, cut: Cut) -> Iterator[None]:
-    """Within, `model` is cut; afterwards it is as it was, parameters with the storage that they had.
-
-    What running or recalibrating it within changes (buffers, modes, attributes) is undone too.
-    """
-    with untouched(model):
-        journal = Journal()
-        try:
-            commit_(journal, model, cut, optimizers=(), max_error=None)
-            yield
-        finally:
-            journal.roll_back()
 
 
 def network_digest(graph: ChannelGraph, model: nn.Module) -> str:

@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import seg_pruning as sp
 from seg_pruning.pruning.criteria import L2, Taylor
-from seg_pruning.pruning.sensitivity import cut_for_now, network_digest, sensitivity, width_kept
+from seg_pruning.pruning.sensitivity import network_digest, sensitivity, width_kept
 from seg_pruning.pruning.sensitivity_record import SensitivityRow
 from tests.networks import ChannelShuffle, Grouped, GroupNorm, Residual
 
@@ -239,14 +239,3 @@ def test_a_digest_follows_weights_not_their_place() -> None:
     with torch.no_grad():
         moved.heard.weight[0] += 1e-6
     assert network_digest(sp.trace(moved, ONES), moved) != first
-
-
-def test_a_cut_for_now_is_taken_back_when_it_cannot_be_made() -> None:
-    net = Two()
-    graph = sp.trace(net, ONES)
-    cut = graph.cut(sp.Plan({"heard": (0,)}, {"heard": 4}))
-    sp.apply_(net, cut)
-    before = {name: value.clone() for name, value in net.state_dict().items()}
-    with pytest.raises(sp.PruningError, match="trace this network"), cut_for_now(net, cut):
-        pytest.fail("it was entered")
-    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
