@@ -199,7 +199,8 @@ class Cutting(L.Callback):
                 planned=len(self.timing.times),
                 dense=self.dense,
                 before=before,
-                graph=self._graph,
+                after=self.amounts(),
+                widths={group.name: group.size for group in self._graph.prunable},
                 max_error=error,
             ),
         )

@@ -1,13 +1,13 @@
 """One cut, told to loggers and to whoever watches."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import lightning as L
 from lightning.pytorch.utilities import rank_zero_info
 
 from seg_pruning import tracking
-from seg_pruning.pruning.budgets import Amounts, amounts
-from seg_pruning.surgery.graph import ChannelGraph
+from seg_pruning.pruning.budgets import Amounts
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,8 @@ class Event:
         planned: how many cuts are planned; a floor on a metric may make it more or fewer.
         dense: amounts before the first cut.
         before: amounts before this one.
-        graph: of the network after it.
+        after: amounts after it.
+        widths: of the groups that can still lose channels.
         max_error: the certificate; 0 where nothing had to leave.
     """
 
@@ -27,13 +28,14 @@ class Event:
     planned: int
     dense: Amounts
     before: Amounts
-    graph: ChannelGraph
+    after: Amounts
+    widths: Mapping[str, int]
     max_error: float
 
 
 def announce(trainer: L.Trainer, event: Event) -> None:
     """Logs a cut as `prune/...`, the width of each group included, and says it in one line."""
-    now = amounts(event.graph)
+    dense, before, now = event.dense, event.before, event.after
     values = {
         "prune/step": event.number,
         "prune/epoch": trainer.current_epoch,
@@ -41,10 +43,9 @@ def announce(trainer: L.Trainer, event: Event) -> None:
         "prune/macs": now.macs,
         "prune/channels": now.channels,
         "prune/max_error": event.max_error,
-        **{f"prune/channels/{group.name}": group.size for group in event.graph.prunable},
+        **{f"prune/channels/{name}": width for name, width in event.widths.items()},
     }
     tracking.log_event(trainer, values)
-    dense, before = event.dense, event.before
     rank_zero_info(
         f"pruned at epoch {trainer.current_epoch} ({event.number} of {event.planned}): "
         f"{before.channels - now.channels} channels removed; "

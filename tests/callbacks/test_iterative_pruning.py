@@ -80,6 +80,19 @@ def test_each_logger_gets_each_cut(tmp_path):
         assert module.net.down[0].out_channels in widths.values()
 
 
+def test_groups_that_end_at_one_channel_are_still_counted(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr("seg_pruning.callbacks.event.rank_zero_info", said.append)
+    module = Stranger(width=2)
+    selection = Selection(floor=0.0, head_floor=0.0, round_to=1)
+    fit(tmp_path, module, pruning(budget={"channels": 3}, selection=selection, end_epoch=1), max_epochs=2)
+    assert [part.weight.shape[0] for part in (module.net.first[0], module.net.down[0], module.net.last)] == [
+        1
+    ] * 3
+    assert [event["prune/channels"] for event in rows(tmp_path)] == [3]
+    assert "5 channels removed" in said[0]
+
+
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_parameters_and_optimizer_stay_the_objects_that_they_were(tmp_path, optimizer):
     module, watch = Stranger(optimizer), Watch()
