@@ -3,9 +3,7 @@ import math
 
 import numpy as np
 import pytest
-import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from seg_pruning.pruning.budgets import Amounts, Budget, amounts, shortfall
 from seg_pruning.surgery.apply import apply_
@@ -13,15 +11,9 @@ from seg_pruning.surgery.errors import PruningError
 from seg_pruning.surgery.graph import ChannelGraph
 from seg_pruning.surgery.trial import random_plan, trace
 from tests.networks import NETWORKS, Chain
+from tests.pruning.small import counted
 
 DENSE = Amounts(params=1000, macs=100, channels=10)
-
-
-def counted(net: nn.Module, example: torch.Tensor) -> tuple[int, int]:
-    """Parameters and MACs, counted with torch alone."""
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        net.eval()(example)
-    return sum(p.numel() for p in net.parameters()), counter.get_total_flops() // 2
 
 
 def widths(graph: ChannelGraph, kept: dict[str, tuple[int, ...]]) -> np.ndarray:
