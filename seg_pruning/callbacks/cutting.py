@@ -181,6 +181,7 @@ class Cutting(L.Callback):
         if not self._cuts:
             self._leave_dense(trainer, module)
         if plan.kept:
+            changes = self.recovering.before_cut(trainer, module, self._graph.cut(plan))
             found = operate_(
                 module, self._graph, plan, self.example.on(module), optimizers=tuple(trainer.optimizers)
             )
@@ -188,7 +189,7 @@ class Cutting(L.Callback):
             torch.compiler.reset()  # code compiled for the old widths would only fill the cache
             self._retrace(module)
             reset_monitors_(trainer)
-            self.recovering.after_cut_(trainer, module, found.cut)
+            self.recovering.after_cut_(trainer, module, found.cut, changes)
         self.scores.reset()
         self._cuts += 1
         self._size, self._params = self._cuts, count(module)

@@ -163,9 +163,16 @@ class IterativePruning(Cutting):
         # checkpoint.
         if between_steps(trainer, batch_idx) or self.timing.unit == "epoch":
             self.on_train_epoch_start(trainer, pl_module)
-        self.recovering.before_batch(trainer, pl_module)
-        near = not self.finished and self.timing.near(trainer, batch_idx, self.scores.scoring.batches)
-        self.scores.begin(record=near)
+        counts = self.recovering.options.compensate, self.scores.scoring.batches
+        read, scored = (
+            n > 0 and not self.finished and self.timing.near(trainer, batch_idx, n) for n in counts
+        )
+        self.recovering.before_batch(trainer, pl_module, near=read)
+        self.scores.begin(record=scored)
+
+    def _near(self, trainer: L.Trainer, batch_idx: int, batches: int) -> bool:
+        """Whether a batch that begins is one of the last `batches` before a cut."""
+        return batches > 0 and not self.finished and self.timing.near(trainer, batch_idx, batches)
 
     @override
     def on_train_batch_end(

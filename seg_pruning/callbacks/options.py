@@ -25,6 +25,10 @@ class Recovery:
             validation after a cut, 0 or more: the last ones that were trained on, or as many as there were.
             The default takes a moment and spares short epochs, in which running averages do not catch up with
             the cut, a validation of stale statistics; 0 leaves them to training.
+        compensate: batches, 0 or more, over which the kept channels learn to say what the removed ones said,
+            by least squares at the moment of a cut (see `compensation`): the last ones that were trained on
+            before it, none before the first step. 0, the default, leaves that to training. Rewinding weights
+            undoes it.
         rewarm: optimizer steps, 0 or more, over which the learning rate climbs in a straight line to what the
             scheduler says, after each cut. 0, the default, leaves the rate to the scheduler alone.
         rewind: "weights" sends the kept weights and the learning rate's schedule back to an early state
@@ -37,12 +41,13 @@ class Recovery:
     """
 
     recalibrate: int = 16
+    compensate: int = 0
     rewarm: int = 0
     rewind: Rewind = "none"
     rewind_to: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("recalibrate", "rewarm", "rewind_to"):
+        for name in ("recalibrate", "compensate", "rewarm", "rewind_to"):
             _check_count(name, getattr(self, name))
         if self.rewind not in get_args(Rewind):
             raise PruningError(f"expected rewind to be one of {get_args(Rewind)}, but got {self.rewind!r}")

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import lightning as L
+from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from seg_pruning.callbacks.options import Recovery
-from seg_pruning.callbacks.recalibration import recalibrate_, training_norms
 from seg_pruning.callbacks.recorder import Recorder
 from seg_pruning.callbacks.rewarming import ramp, scale_rates_
 from seg_pruning.callbacks.rewinding import Early, cut_early, early_state, rewind_
+from seg_pruning.pruning.compensation import compensate_, compensation
+from seg_pruning.pruning.recalibration import recalibrate_, training_norms
 from seg_pruning.surgery.cut import Cut
 from seg_pruning.surgery.inputs import Inputs
 
@@ -26,6 +29,7 @@ class Recovering:
     def __init__(self, options: Recovery) -> None:
         self.options = options
         self.recorder = Recorder(options.recalibrate)
+        self.before = Recorder(options.compensate)
         self._handles: tuple[RemovableHandle, ...] = ()
         self._norms: frozenset[str] = frozenset()
         self.forget()
@@ -36,41 +40,57 @@ class Recovering:
         self.since: int | None = None
         self.stale = False
         self.recorder.clear()
+        self.before.clear()
 
     def start_(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Begins to watch a training."""
         self.stop()
         if self.options.recalibrate:
             self.recorder.attach(module)
+        if self.options.compensate:
+            self.before.attach(module)
         if self.options.rewarm:
             self._handles = scale_rates_(trainer.optimizers, lambda: self._factor(trainer.global_step))
 
     def stop(self) -> None:
         """Watches no more."""
         self.recorder.detach()
+        self.before.detach()
         for handle in self._handles:
             handle.remove()
         self._handles = ()
 
-    def before_batch(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """A batch of training begins."""
+    def before_batch(self, trainer: L.Trainer, module: L.LightningModule, *, near: bool) -> None:
+        """A batch of training begins, one of the last before a cut if it is `near`."""
         if trainer.global_step >= self.options.rewind_to:
             self.note_early(trainer, module)
         self.recorder.begin(record=self.stale)
+        self.before.begin(record=near)
         if self.stale:
             self._norms = training_norms(module)
 
     def after_batch(self, batch: object, fallback: Inputs | None) -> None:
         """A batch of training has ended; `fallback` is what the module could be called with for it."""
         self.recorder.end(batch, fallback)
+        self.before.end(batch, fallback)
 
     def note_early(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Notes the early state, unless one was noted before or none is wanted."""
         if self.options.rewind != "none" and self.early is None:
             self.early = early_state(trainer, module, self.options.rewind)
 
-    def after_cut_(self, trainer: L.Trainer, module: L.LightningModule, cut: Cut) -> None:
+    def before_cut(self, trainer: L.Trainer, module: L.LightningModule, cut: Cut) -> dict[str, Tensor]:
+        """What will make up for a cut that is about to be made; for `after_cut_`."""
+        calls = [inputs for inputs, _ in self.before.kept]
+        with trainer.precision_plugin.forward_context():
+            return compensation(module, cut, calls) if calls else {}
+
+    def after_cut_(
+        self, trainer: L.Trainer, module: L.LightningModule, cut: Cut, changes: Mapping[str, Tensor]
+    ) -> None:
         """Starts the recovery from a cut that was just made."""
+        compensate_(module, cut, changes)
+        self.before.clear()
         if self.early is not None:
             self.early = cut_early(self.early, cut)
             rewind_(trainer, module, self.early)
@@ -93,12 +113,14 @@ class Recovering:
             "since": self.since,
             "stale": self.stale,
             "recorded": self.recorder.state_dict(),
+            "before": self.before.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from what `state_dict` gave."""
         self.early, self.since, self.stale = state["early"], state["since"], state["stale"]
         self.recorder.load_state_dict(state["recorded"])
+        self.before.load_state_dict(state["before"])
 
     def _factor(self, step: int) -> float:
         return 1.0 if self.since is None else ramp(step, self.since, self.options.rewarm)

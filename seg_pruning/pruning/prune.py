@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -14,9 +14,12 @@ from seg_pruning.profiling import latency as measure
 from seg_pruning.profiling.inference import device_of, dtype_of
 from seg_pruning.pruning import criteria
 from seg_pruning.pruning.amounts import Amounts, Meter, Spent, amounts, spent
+from seg_pruning.pruning.batches import read_batches
 from seg_pruning.pruning.budgets import Budget
+from seg_pruning.pruning.compensation import compensate_, compensation
 from seg_pruning.pruning.criteria import Criterion
 from seg_pruning.pruning.protection import names_of, protected
+from seg_pruning.pruning.recalibration import recalibrate_, tracking_norms
 from seg_pruning.pruning.score import Loss, Scores, score
 from seg_pruning.pruning.selection import RoundTo, Scope, Selection, check_reachable, select
 from seg_pruning.pruning.timed import select_timed
@@ -63,8 +66,9 @@ def prune_(
     round_to: RoundTo = "auto",
     optimizers: Iterable[Optimizer] = (),
     dead: bool = True,
-    data: Iterable[tuple[ExampleInputs, object]] | None = None,
+    data: Iterable[object] | None = None,
     loss: Loss | None = None,
+    compensate: bool = False,
     selection: Selection | None = None,
     target: Target = Target(),  # noqa: B008 - frozen
 ) -> PruneResult:
@@ -80,8 +84,10 @@ def prune_(
         round_to: widths stay multiples of this; "auto" is what pays on the device, see `Selection.resolved`.
         optimizers: their state is cut too.
         dead: drop modules that never run, in eval or in train mode.
-        data: pairs of inputs and target, for criteria that need gradients.
+        data: pairs of inputs and target, for criteria that need gradients; or inputs alone.
         loss: called with output and target, for criteria that need gradients.
+        compensate: once the cut is certified, make up for it on `data` without training: weights that stay
+            say what the removed channels said, see `compensation`, and BatchNorm is estimated anew.
         selection: all options of the selection at once, in place of `scope`, `protect` and `round_to`.
         target: what a latency is meant for: threads, dtype and batch, on the device of `model`.
 
@@ -99,14 +105,19 @@ def prune_(
     options = _options(selection, scope, protect, round_to)
     wanted, chosen = Budget.of(budget), criteria.get(criterion)
     _check(model, optimizers)
+    seen = _seen(data) if compensate else []
     inputs = Inputs.of(example_inputs)
     inputs = inputs.to(device=device_of(model, inputs))
     task = _Task.of(model, inputs, wanted, options, dead=dead, target=target)
     before = _cost(model, inputs, task.latency)
     unread = protected(task.graph, task.options.protect)
-    scores = score(task.graph, model, chosen, data=data, loss=loss, unread=unread)
+    scores = score(task.graph, model, chosen, data=seen or data, loss=loss, unread=unread)
     plan, predicted, got_ms = task.planned(scores)
+    changes = compensation(model, task.graph.cut(plan), _calls(model, seen)) if seen else {}
     done = operate_(model, task.graph, plan, inputs, optimizers=tuple(optimizers))
+    if seen:
+        compensate_(model, done.cut, changes)
+        recalibrate_(model, tracking_norms(model), _calls(model, seen))
     after, memory = _cost(model, inputs, task.latency), peak_memory(model, inputs)
     got = replace(predicted, params=after.params, macs=after.macs, memory=memory, latency_ms=got_ms)
     report = spent(task.limit, predicted, got, wanted.names)
@@ -181,6 +192,21 @@ def _cost(model: nn.Module, inputs: Inputs, latency: LatencyModel | None) -> Cos
     timer = latency.timer
     with timer.running():
         return replace(found, latency=measure(model, timer.inputs, threads=timer.target.threads, runs=20))
+
+
+def _seen(data: Iterable[object] | None) -> list[object]:
+    """All of `data`, which is gone through several times."""
+    found = list(data or ())
+    if not found:
+        raise PruningError(
+            "compensate=True reads what passes through the network: give `data`, some batches of what it is "
+            "called with, or pairs of that and a target"
+        )
+    return found
+
+
+def _calls(model: nn.Module, seen: Iterable[object]) -> Iterator[Inputs]:
+    return (batch.inputs for batch in read_batches(seen, model, paired=False))
 
 
 def _check(model: nn.Module, optimizers: Iterable[Optimizer]) -> None:

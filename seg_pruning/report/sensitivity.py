@@ -11,11 +11,11 @@ from torch import nn
 
 from seg_pruning.callbacks.checks import check_one_device
 from seg_pruning.callbacks.example import example_like, example_of, image_shape
-from seg_pruning.callbacks.recalibration import recalibrate_, tracking_norms
 from seg_pruning.profiling.progress import progress_bar
 from seg_pruning.pruning import criteria
 from seg_pruning.pruning.criteria import Criterion
 from seg_pruning.pruning.protection import names_of
+from seg_pruning.pruning.recalibration import recalibrate_, tracking_norms
 from seg_pruning.pruning.sensitivity import RATIOS, Mode, check_ratios, sensitivity
 from seg_pruning.pruning.sensitivity_record import SensitivityRecord, SensitivityRow
 from seg_pruning.report.batches import (

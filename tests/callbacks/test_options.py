@@ -7,6 +7,7 @@ from seg_pruning.surgery.errors import PruningError
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (lambda: Recovery(compensate=1.5), "compensate to be a whole number of 0 or more, but got 1.5"),
         (lambda: Recovery(recalibrate=-1), "recalibrate to be a whole number of 0 or more, but got -1"),
         (lambda: Recovery(rewarm=1.5), "rewarm .* 1.5"),
         (lambda: Recovery(rewind_to=True), "rewind_to .* True"),

@@ -1,12 +1,17 @@
 """What `Recovery` does in a training; there are three batches in an epoch, and one cut, at epoch 1."""
 
+import copy
+
 import lightning as L
 import pytest
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from seg_pruning.callbacks import Recovery, Schedule
+from seg_pruning.pruning.compensation import compensation
+from seg_pruning.surgery.inputs import Inputs
 from seg_pruning.surgery.note import structure_of
+from seg_pruning.surgery.trial import trace
 from tests.callbacks.interrupted import GOING_ON, assert_goes_on
 from tests.callbacks.modules import Stranger, fit, pruning, size
 
@@ -168,10 +173,39 @@ def test_the_rate_alone_goes_back(tmp_path):
     assert all(torch.equal(value, seen.states[3][name]) for name, value in expected.items())
 
 
+class Dense(L.Callback):
+    """Named before the pruning: the network that is about to be cut at epoch 1."""
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        if trainer.current_epoch == 1:
+            self.net = copy.deepcopy(pl_module.net)
+
+
+@pytest.mark.parametrize("batches", [0, 2])
+def test_the_last_batches_before_a_cut_make_up_for_it(tmp_path, batches):
+    module, dense, norms, seen = Stranger(), Dense(), Norms(), AtCut()
+    fit(tmp_path, module, dense, norms, recovering(recalibrate=0, compensate=batches), seen, max_epochs=2)
+    graph = trace(dense.net, norms.images[0])
+    cut = graph.cut(structure_of(module.net).plans[0])
+    found = compensation(dense.net, cut, map(Inputs.of, norms.images[3 - batches : 3]))
+    assert set(found) == (
+        {"down.0.weight", "last.weight", "last.bias", "head.weight", "head.bias"} if batches else set()
+    )
+    for name, value in dense.net.named_parameters():
+        expected = cut.tensor(name, value + found.get(name, 0))
+        torch.testing.assert_close(seen.states[3][f"net.{name}"], expected.detach().float())
+
+
 @pytest.mark.parametrize("step", [4, 7])
 @pytest.mark.parametrize(
     "options",
-    [{"recalibrate": 3}, {"rewarm": 5}, {"rewind": "weights", "rewind_to": 1}, {"rewind": "lr"}],
+    [
+        {"recalibrate": 3},
+        {"compensate": 3},
+        {"rewarm": 5},
+        {"rewind": "weights", "rewind_to": 1},
+        {"rewind": "lr"},
+    ],
     ids=lambda options: "-".join(map(str, options.values())),
 )
 def test_an_interrupted_recovery_goes_on_to_the_bit(tmp_path, options, step):

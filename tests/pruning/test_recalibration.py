@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from seg_pruning.callbacks.recalibration import recalibrate_, training_norms
+from seg_pruning.pruning.recalibration import recalibrate_, training_norms
 from seg_pruning.surgery.inputs import Inputs
 
 
