@@ -49,10 +49,23 @@ def _coupled(
         size, reason = values[leaf], f"{leaf} sizes several axes"
     if not lines:
         return
-    width = gcd(size, *(axis.shape[1] for axis in lines))
+    width = _distinct_width([root[axis] for axis in lines], gcd(size, *(axis.shape[1] for axis in lines)))
     rows = np.unique(np.concatenate([axis.reshape(-1, width) for axis in lines]), axis=0)
     if len(rows) > 1:
         yield Blocks(rows, reason)
+
+
+def _distinct_width(lines: Sequence[LabelArray], width: int) -> int:
+    """The width of rows that can shrink alike: `width`, or a divisor of it.
+
+    Rows can shrink alike when each holds as many units once, twice and so on as every other. Equal counts in
+    rows of a divisor are equal counts in those of `width`.
+    """
+    for part in [width, *(n for n in range(width // 2, 1, -1) if width % n == 0)]:
+        counts = [np.unique(row, return_counts=True)[1] for axis in lines for row in axis.reshape(-1, part)]
+        if all(np.array_equal(np.sort(counts[0]), np.sort(count)) for count in counts):
+            return part
+    return width
 
 
 def _repeats(axis: LabelArray, own: LabelArray) -> bool:

@@ -76,6 +76,23 @@ def test_a_size_that_decides_a_single_axis_binds_nothing(size):
     assert couplings([fit(1, 4, d0=size)], VALUES, ROOT) == []
 
 
+TWICE = np.arange(64)
+TWICE[4:7] = TWICE[1:4]  # channels 1 to 3 stand at two places each
+
+
+@pytest.mark.parametrize(
+    ("length", "expected"),
+    [
+        (9, rows(1, 6, 3)),  # in rows of 3 each channel stands once
+        (3, rows(1, 4, 3)),
+    ],
+)
+def test_axes_with_channels_at_several_places_are_bound_in_rows_that_hold_each_once(length, expected):
+    axis = Extent(np.arange(1, 10), 0)
+    found = couplings([fit(10, length, d0=axis)], VALUES, TWICE)
+    assert [block.rows.tolist() for block in found] == [expected]
+
+
 def test_the_reason_names_the_attribute():
     (block,) = couplings([fit(1, 12, d0=DIM), fit(13, 12, d0=DIM)], VALUES, ROOT)
     assert block.reason == "block.dim sizes several axes"
