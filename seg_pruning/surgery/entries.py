@@ -78,10 +78,17 @@ class Buffer:
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """An op that mixes labelled indices: with channels masked it has to be taken over the kept ones only."""
+    """An op that mixes labelled indices: with channels masked it has to be taken over the kept ones only.
+
+    Attributes:
+        inputs: the label arrays of each tensor that it reads.
+        outputs: of each that it makes.
+        over: of the population of a statistic (a norm, mean, extreme or softmax), which a cut changes.
+    """
 
     inputs: tuple[LabelSet, ...]
     outputs: tuple[LabelSet, ...]
+    over: LabelSet = ()
 
 
 @dataclass(frozen=True)

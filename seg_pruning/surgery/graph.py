@@ -87,8 +87,6 @@ class ChannelGroup:
 SINGLE_CHANNEL = "it has a single channel"
 """Why a group, or each block of it, can lose no more."""
 
-_POPULATIONS = ("native_layer_norm", "native_group_norm", "mean", "var", "std", "max", "min", "amax", "amin")
-
 
 class ChannelGraph:
     """The groups of a network, and what any plan of them costs.
@@ -124,15 +122,10 @@ class ChannelGraph:
 
     @cached_property
     def populations(self) -> frozenset[str]:
-        """Groups over whose channels a norm, mean or extreme is taken: a cut changes its population."""
-        taken = [
-            array
-            for number, site in self.trace.sites.items()
-            if any(f"aten.{kind}" in self.trace.ops[number] for kind in _POPULATIONS)
-            for array in site.inputs[0]
-        ]
+        """Groups over whose channels a norm, mean, extreme or softmax is taken: its population changes."""
+        taken = [array for site in self.trace.sites.values() for array in site.over]
         numbers = {
-            int(n) for array in taken for n in self.grouping.group[self.grouping.root[array.flat[0:1]]]
+            int(n) for array in taken for n in np.unique(self.grouping.group[self.grouping.root[array]])
         }
         return frozenset(group.name for number, group in self._listed if number in numbers)
 

@@ -27,6 +27,7 @@ from seg_pruning.surgery.labels import (
 from seg_pruning.surgery.rows import Rows
 from seg_pruning.surgery.scales import Scales
 from seg_pruning.surgery.sizes import Size
+from seg_pruning.surgery.standing import without_whole_blocks
 
 
 @dataclass
@@ -171,15 +172,12 @@ class Ledger:
         rows = without_fixed(rows)
         if rows.size > rows.shape[-1] > 0:
             self.blocks.append(Blocks(rows, reason, stay))
-            self._rows.add(rows.reshape(-1, rows.shape[-1]))
+            self._rows.add(rows.reshape(-1, rows.shape[-1]), stay=stay)
 
     def size(self, call: Call, value: int, *, at: slice = slice(None)) -> Expression | None:
         """How the int `value` that Python passed to this call came about; None for a plain number.
 
-        Args:
-            call: the op.
-            value: the int.
-            at: where in the call's ints it stands, so that another one of the same value is left alone.
+        Of the call's ints those `at` are looked at, so that another one of the same value is left alone.
         """
         found = [i for i in call.ints[at] if isinstance(i, Size) and i.owner is self and int(i) == value]
         return found[0].expression if found else None
@@ -208,14 +206,16 @@ class Ledger:
             constant = [d for d in dims if (rows == rows.take([0], axis=d)).all()]
             return constant[0] if len(constant) == 1 else None
         mint = self.minted(int(array.flat[0]))
-        return (
-            dims[-1] if mint is not None and len(mint.dims) > 1 and mint.labels.size == array.size else None
-        )
+        joint = mint is not None and len(mint.dims) > 1 and mint.labels.size == array.size
+        return dims[-1] if joint else None
+
+    def stays(self, array: LabelArray) -> bool:
+        """Whether none of the blocks in which the channels of `array` stand leaves as a whole."""
+        return self._rows.stay(without_fixed(array))
 
     def narrow(self, array: LabelArray, prefer: Sequence[int], reason: str) -> int:
         """The dim along which `array` loses channels; the last of `prefer` is chosen where that is open."""
-        found = self.narrowing(array)
-        if found is not None:
+        if (found := self.narrowing(array)) is not None:
             return found
         chosen = max(d for d in prefer if d in span(array))
         if in_several_rows(array, chosen):
@@ -245,10 +245,10 @@ class Ledger:
             self.tie(by_span.setdefault(span(array), array), array)
         return tuple(by_span.values())
 
-    def site(self, call: Call, outputs: tuple[LabelSet, ...]) -> None:
-        """Notes that the op of `call` mixes labelled indices."""
+    def site(self, call: Call, outputs: tuple[LabelSet, ...], *, over: Iterable[LabelArray] = ()) -> None:
+        """Notes that the op of `call` mixes labelled indices; those `over` which it takes a statistic."""
         inputs = tuple(self.labels(t) for t in call.tensors)
-        self.sites[len(self.ops) - 1] = Site(inputs, outputs)
+        self.sites[len(self.ops) - 1] = Site(inputs, outputs, tuple(over))
 
     def merge(self, operands: Sequence[tuple[LabelSet, Shape]], ndim: int, what: str) -> LabelSet:
         """The labels of tensors that are broadcast against each other in a space of `ndim` dims.
@@ -256,9 +256,8 @@ class Ledger:
         Arrays that meet on the same dims are tied. A dim of size 1 broadcasts and ties nothing. Where a
         tensor does not label a dim that it has, nothing can leave along it.
         """
-        lifted = [
-            (lift(labels, ndim), (1,) * (ndim - len(shape)) + tuple(shape)) for labels, shape in operands
-        ]
+        wide = [(lift(labels, ndim), (1,) * (ndim - len(shape)) + tuple(shape)) for labels, shape in operands]
+        lifted = without_whole_blocks(self, wide, what)
         result: list[LabelArray] = []
         for i, (labels, _) in enumerate(lifted):
             rest = [*lifted[:i], *lifted[i + 1 :]]

@@ -36,7 +36,9 @@ def report(graph: ChannelGraph, *, width: int = 140) -> str:
 
 def _note(graph: ChannelGraph, group: ChannelGroup) -> str:
     blocks = f"{len(group.rows)} blocks of equal width; " if len(group.rows) > 1 else ""
-    population = "; norms or means run over those that are kept" if group.name in graph.populations else ""
+    population = (
+        "; norms, means or softmax run over those that are kept" if group.name in graph.populations else ""
+    )
     return f"{blocks}{len(group.layers)} layers{population}"
 
 

@@ -12,17 +12,21 @@ class Rows:
 
     def __init__(self) -> None:
         self._row: LabelArray = np.full(1, _NONE, dtype=np.int64)
-        self._count = 0
+        self._stay: list[bool] = []
 
-    def add(self, lines: LabelArray) -> None:
-        """Each line of `lines`, shape `(lines, columns)`, is a row of its own."""
+    def add(self, lines: LabelArray, *, stay: bool) -> None:
+        """Each line of `lines`, shape `(lines, columns)`, is a row of its own.
+
+        Where `stay` is set, something of each stays.
+        """
         self._grow(int(lines.max()))
-        self._row[lines] = self._count + np.arange(len(lines))[:, None]
-        self._count += len(lines)
+        stay = stay or self.stay(lines)
+        self._row[lines] = len(self._stay) + np.arange(len(lines))[:, None]
+        self._stay.extend([stay] * len(lines))
 
     def share(self, a: LabelArray, b: LabelArray) -> None:
         """Tied channels, pairs of `a` and `b`, stand in the same rows."""
-        if not self._count:
+        if not self._stay:
             return
         self._grow(int(max(a.max(), b.max())))
         for source, target in ((a, b), (b, a)):
@@ -34,6 +38,11 @@ class Rows:
         self._grow(int(array.max(initial=0)))
         rows = self._row[array]
         return rows if rows.size and bool((rows != _NONE).all()) else None
+
+    def stay(self, array: LabelArray) -> bool:
+        """Whether each label of `array` stands in a row of which something stays."""
+        rows = self.of(array)
+        return rows is not None and all(self._stay[row] for row in np.unique(rows).tolist())
 
     def _grow(self, label: int) -> None:
         if label >= len(self._row):

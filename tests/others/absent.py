@@ -115,6 +115,11 @@ def softmax(run, x, dim, half):
     return torch.where(absent(x), NAN, run(there(x, -torch.inf), dim, half))
 
 
+@op(aten._safe_softmax)
+def safe_softmax(run, x, dim, dtype=None):
+    return torch.where(absent(x), NAN, run(there(x, -torch.inf), dim, dtype))
+
+
 @op(aten._log_softmax)
 def log_softmax(run, x, dim, half):
     return torch.where(absent(x), NAN, run(there(x, -torch.inf), dim, half))

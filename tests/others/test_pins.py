@@ -9,10 +9,9 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated:FutureWarning"),
 ]
 NEEDLESSLY = {  # what stays although it could leave; each that goes from here is progress
-    "ChannelMdta": {"stem.1.0", "block"},
-    "CondConv": {"stem.0", "route", "", "#2", "#3", "#4"},
-    "DanetCAM": {"stem.1.0"},
-    "LinearAttentionNet": {"patch", "block.q"},
+    "Channels_fused_with_temperature": {"patch", "block"},
+    "Channels_temperature_of_queries": {"patch", "block"},
+    "CondConv": {"stem.0", "", "#2", "#3", "#4"},
     "WeightNormOfColumns": {"a", "up"},
 }
 RIGHTLY = ("reaches the output", "it has a single channel", "never runs")

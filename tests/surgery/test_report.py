@@ -1,4 +1,6 @@
 import pytest
+import torch
+from torch import nn
 
 from seg_pruning.surgery.trial import trace
 from tests.networks import NETWORKS
@@ -15,6 +17,25 @@ def test_each_group_is_listed_with_its_share_or_its_reason():
     (line,) = [line for line in text.splitlines() if line.startswith("│ head")]
     assert "reaches the output" in line
     assert "never runs: unused.0.weight" in text
+
+
+class SoftmaxOfKeys(nn.Module):
+    """Channels of `queries` are weighed by nothing, those of `keys` against each other."""
+
+    def __init__(self):
+        super().__init__()
+        self.queries, self.keys, self.head = nn.Conv2d(3, 6, 1), nn.Conv2d(3, 5, 1), nn.Conv2d(6, 2, 1)
+
+    def forward(self, x):
+        q, k = self.queries(x).flatten(2), self.keys(x).flatten(2)
+        return self.head(((q @ k.transpose(1, 2)).softmax(-1) @ k).view(len(x), -1, *x.shape[2:]))
+
+
+def test_only_those_whose_distribution_changes_are_said_to():
+    graph = trace(SoftmaxOfKeys(), torch.rand(1, 3, 8, 8))
+    said = {line.split()[1] for line in graph.report().splitlines() if "run over those that are kept" in line}
+    assert said == {"keys"}
+    assert {group.name for group in graph.prunable} == {"queries", "keys"}
 
 
 @pytest.mark.parametrize(("name", "said"), [("LayerNorm", True), ("GroupNorm", True), ("Chain", False)])

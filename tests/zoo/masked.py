@@ -53,6 +53,7 @@ class _OverKept(TorchFunctionMode):
             F.layer_norm: layer_norm,
             F.group_norm: group_norm,
             Tensor.mean: mean,
+            Tensor.softmax: softmax,
         }
         return ours.get(func, func)(*args, **(kwargs or {}))
 
@@ -82,6 +83,14 @@ def group_norm(x, num_groups, weight=None, bias=None, eps=1e-5):
             shape[0], *shape[2:]
         )
     return out
+
+
+def softmax(x, dim):
+    square = x.ndim > 2 and x.shape[-1] == x.shape[-2] and dim in (-1, x.ndim - 1)
+    # Channels attend to channels: what is multiplied with a channel of zeros is zero in every row.
+    gone = (x == 0).all(-2, keepdim=True) & square
+    gone = gone & ~gone.all(-1, keepdim=True)  # a head that is gone as a whole
+    return x.masked_fill(gone, -torch.inf).softmax(dim)
 
 
 def mean(x, dim=None, keepdim=False, **kwargs):

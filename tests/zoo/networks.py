@@ -147,6 +147,7 @@ SMALL: dict[str, dict[str, Any]] = {  # fewer blocks, channels and pixels, but e
         "embed_dim": 48,
         "depths": (2, 2, 2, 2),
     },
+    "tu-davit_tiny": {"depths": (1, 1, 1, 1), "embed_dims": (24, 48, 96, 192)},
     "tu-coatnet_nano_rw_224": {"img_size": 64, "depths": (1, 1, 1, 1)},
     "tu-efficientformer_l1": {"depths": (1, 1, 1, 2), "embed_dims": (16, 24, 48, 64)},
     "tu-efficientformerv2_s0": {"img_size": 64, "depths": (1, 1, 2, 2)},

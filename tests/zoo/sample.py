@@ -25,12 +25,13 @@ SAMPLE = {
         *("tu-ese_vovnet19b_dw", "tu-gernet_s", "tu-inception_next_atto", "tu-starnet_s1", "tu-fastvit_t8"),
         *("tu-swin_tiny_patch4_window7_224", "tu-pvt_v2_b0", "tu-efficientformer_l1", "tu-swiftformer_xs"),
         *("tu-efficientformerv2_s0", "tu-tiny_vit_5m_224", "tu-coatnet_nano_rw_224"),
+        "tu-davit_tiny",
     ),
     "dpt": ("tu-vit_tiny_patch16_224",),
 }
 SLOW = frozenset(  # families that only `make zoo` has: most take seconds, and the sample has to stay short
     (
-        *("beit", "byoanet", "coat", "davit", "deit", "eva", "gcvit", "hiera", "mvitv2", "nextvit"),
+        *("beit", "byoanet", "coat", "deit", "eva", "gcvit", "hiera", "mvitv2", "nextvit"),
         *("pnasnet", "rdnet", "sknet", "swin_transformer_v2", "swin_transformer_v2_cr", "tresnet", "twins"),
         "xception_aligned",
     )

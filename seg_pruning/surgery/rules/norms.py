@@ -53,7 +53,7 @@ def group_norm(ledger: Ledger, call: Call) -> tuple[LabelSet, ...]:
     else:
         ledger.equal_rows(channels.reshape(groups, -1), f"{call.name} has {groups} groups of equal width")
     labels = ledger.labels(x)
-    ledger.site(call, (labels, (), ()))
+    ledger.site(call, (labels, (), ()), over=[] if groups == dense else [channels])
     return (labels,) + ((),) * (len(call.outputs) - 1)
 
 
@@ -64,8 +64,7 @@ def layer_norm(ledger: Ledger, call: Call) -> tuple[LabelSet, ...]:
     first = x.ndim - len(shape)
     affine = [t for t in (call["weight"], call["bias"]) if t is not None]
     operands = [(ledger.labels(t), t.shape) for t in (x, *affine)]
-    labels = []
-    mixed = False
+    labels, mixed = [], []
     for array in ledger.merge(operands, x.ndim, call.name):
         over = [d for d in span(array) if d >= first]
         dim = ledger.narrow(array, over, f"{call.name} runs over blocks of equal width") if over else None
@@ -75,10 +74,10 @@ def layer_norm(ledger: Ledger, call: Call) -> tuple[LabelSet, ...]:
             place = dim - first
             size = ledger.size(call, x.shape[dim], at=slice(place, place + 1))
             ledger.fit(array, {dim: size}, dim)
-            mixed = True
+            mixed.append(array)
         labels.append(array)
     if mixed:
-        ledger.site(call, (tuple(labels), (), ()))
+        ledger.site(call, (tuple(labels), (), ()), over=mixed)
     return (tuple(labels),) + ((),) * (len(call.outputs) - 1)
 
 

@@ -52,20 +52,21 @@ def reduce(ledger: Ledger, call: Call) -> tuple[LabelSet, ...]:
             ),
         )
     dims, keepdim = _dims(call), bool(call.arguments.get("keepdim"))
-    kept, ended = [], False
+    kept, ended = [], []
     for array in ledger.labels(call.tensors[0]):
         over = [d for d in span(array) if d in dims]
         if over and set(over) != set(span(array)) and _mixed_up(ledger, call, array, over):
             array, over = ledger.tie_along(array, over), []
         if over:
-            ended = True
+            ended.append(array)
             if len(call.outputs) == 2 and call.outputs[1].dtype == torch.int64:
                 ledger.number(call.outputs[1], array)
         else:
             kept.append(_without(array, dims, keepdim=keepdim))
     labels = ledger.distinct(kept)
     if ended:
-        ledger.site(call, (labels,) * len(call.outputs))
+        statistic = call.func.overloadpacket is not aten.sum
+        ledger.site(call, (labels,) * len(call.outputs), over=ended if statistic else ())
     return (labels,) * len(call.outputs)
 
 
@@ -74,7 +75,32 @@ def _mixed_up(ledger: Ledger, call: Call, array: LabelArray, over: list[int]) ->
     return ledger.narrow(array, over, f"{call.name} runs over blocks of equal width") not in over
 
 
-@rule(aten._softmax, aten._log_softmax, aten.cumsum, aten.sort, aten.topk, aten.flip, aten.roll)
+@rule(aten._softmax, aten._log_softmax, aten._safe_softmax)
+def softmax(ledger: Ledger, call: Call) -> tuple[LabelSet, ...]:
+    """A distribution over the channels that are kept, as a norm is a statistic of them."""
+    x = call["self"]
+    labels, over = distribution(ledger, ledger.labels(x), call["dim"] % max(x.ndim, 1))
+    if over:
+        ledger.site(call, (labels,), over=over)
+    return (labels,)
+
+
+def distribution(ledger: Ledger, labels: LabelSet, dim: int) -> tuple[LabelSet, LabelSet]:
+    """The labels of a softmax along `dim` of what carries `labels`, and those of them that it is taken over.
+
+    Where each line along `dim` keeps as many channels as every other, it is a distribution of its own. Where
+    channels leave along another dim, or it is open along which, what is weighed against each other is alike.
+    """
+    over = tuple(array for array in labels if dim in span(array) and ledger.narrowing(array) == dim)
+    alike = (
+        ledger.tie_along(array, [dim]) if dim in span(array) else array
+        for array in labels
+        if all(array is not other for other in over)
+    )
+    return ledger.distinct([*alike, *over]), over
+
+
+@rule(aten.cumsum, aten.sort, aten.topk, aten.flip, aten.roll)
 def along_dim(ledger: Ledger, call: Call) -> tuple[LabelSet, ...]:
     """Ops that run along a dim: an axis labelled by itself is pinned, blocks leave alike."""
     x = call["self"]

@@ -285,7 +285,7 @@ for _block, *_pinned in (
     (SCSE,),
     (DanetPAM,),
     (DanetCAM,),
-    (ChannelMdta,),
+    (ChannelMdta, "block"),
     (AttentionGate,),
     (CoordinateAttention,),
     (SelectiveKernels,),

@@ -72,7 +72,11 @@ def heads_of(q, k, v, **options):
 
 
 def test_whole_heads_leave_where_the_scale_is_taken_from_their_width(called):
-    found = called(heads_of, (1, 5, 12), (1, 7, 12), (1, 7, 12))
+    def whole(q, k, v):
+        made = attention(*(t.view(1, t.shape[1], -1, 4).transpose(1, 2) for t in (q, k, v)))
+        return made.transpose(1, 2).reshape(1, 5, -1)
+
+    found = called(whole, (1, 5, 12), (1, 7, 12), (1, 7, 12))
     q, k, v = (found.units(found.labels(i, 2)).reshape(3, 4) for i in range(3))
     assert (q == q[:, :1]).all()
     assert len(set(q[:, 0]) - {0}) == 3
@@ -87,6 +91,24 @@ def test_single_channels_of_each_head_leave_where_the_scale_is_given(called):
     assert (q == k).all()
     assert len(set(q) - {0}) == len(set(v) - {0}) == 12
     assert not set(q) & set(v)
+
+
+@pytest.mark.parametrize("width", [4, 6], ids=["one kernel", "single ops"])
+def test_channels_along_the_lengths_pass_from_queries_and_are_weighed_with_values(called, width):
+    shapes = (1, 3, 5, 4), (1, 3, 7, 4), (1, 3, 7, width)
+    found = called(lambda q, k, v: attention(q, k, v, scale=0.5), *shapes)
+    assert all(found.free(i, 2) for i in range(3))
+    assert found.tied(1, 2, 2, 2)
+    assert [found.ledger.vector(found.outputs[0], i) is not None for i in (1, 2, 3)] == [True] * 3
+    assert (found.ledger.vector(found.outputs[0], 2) == found.labels(0, 2)).all()
+    over = [set(found.units(a).reshape(-1)) for site in found.ledger.sites.values() for a in site.over]
+    assert over == [set(found.units(found.labels(1, 2)))]
+
+
+@pytest.mark.parametrize("options", [{"is_causal": True}, {"attn_mask": torch.zeros(5, 5).double()}])
+def test_lengths_stay_where_a_mask_is_laid_over_them(called, options):
+    found = called(lambda q, k, v: attention(q, k, v, scale=0.5, **options), *[(2, 3, 5, 4)] * 3)
+    assert not any(found.free(i, 2) for i in range(3))
 
 
 def test_a_mask_leaves_with_its_heads_and_its_places_are_pinned():

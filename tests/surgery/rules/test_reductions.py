@@ -1,5 +1,6 @@
 import pytest
 import torch
+import torch.nn.functional as F
 
 from tests.surgery.rules.probe import Probe
 from tests.surgery.rules.sandwich import check_cut
@@ -61,8 +62,6 @@ def test_a_reduction_of_everything_leaves_no_labels():
         (lambda x: x.min(1, keepdim=True)[1].to(torch.float64), "reads the number of a channel"),
         (lambda x: x.argmax(1), "number of a channel"),
         (lambda x: x.argmin(), "number of a channel"),
-        (lambda x: x.softmax(1), "along the channels"),
-        (lambda x: x.log_softmax(1), "along the channels"),
         (lambda x: x.cumsum(1), "along the channels"),
         (lambda x: x.flip(1), "along the channels"),
         (lambda x: x.roll(1, 1), "along the channels"),
@@ -137,11 +136,54 @@ def test_what_is_left_answers_as_it_did(function):
     check_cut(function)
 
 
-def test_softmax_over_another_dim_lets_channels_pass():
-    probe = Probe(lambda x: x.softmax(-1), (2, 6, 3))
-    assert probe.free(0, 1)
-    assert not probe.free(0, 2)
-    assert (probe.ledger.vector(probe.outputs[0], 1) == probe.labels(0, 1)).all()
+SOFTMAX = [
+    lambda x, dim: x.softmax(dim),
+    lambda x, dim: x.log_softmax(dim),
+    torch._safe_softmax,
+]
+
+
+@pytest.mark.parametrize("function", SOFTMAX, ids=["softmax", "log", "safe"])
+def test_softmax_is_taken_over_what_is_kept_and_all_dims_pass(function):
+    probe = Probe(lambda x: function(x, -1), (2, 6, 3))
+    assert all((probe.ledger.vector(probe.outputs[0], d) == probe.labels(0, d)).all() for d in range(3))
+    assert all(probe.free(0, d) for d in range(3))
+    (site,) = probe.ledger.sites.values()
+    assert [a.reshape(-1).tolist() for a in site.over] == [probe.labels(0, 2).tolist()]
+    assert site.inputs[0] == site.outputs[0]
+
+
+def test_softmax_along_the_dim_that_gives_way_is_of_each_line():
+    probe = Probe(lambda x: x.view(2, 3, -1).softmax(2), (2, 12))  # the number 3 stays: lines lose width
+    units = probe.units(probe.labels(0, 1))
+    assert len(set(units) - {0}) == 12
+    (site,) = probe.ledger.sites.values()
+    assert [a.shape for a in site.over] == [(1, 3, 4)]
+    assert any((probe.units(a).reshape(-1) == units).all() for a in probe.ledger.labels(probe.outputs[0]))
+
+
+def test_softmax_of_which_nothing_labelled_is_weighed_is_not_noted():
+    image = torch.rand(2, 6, 3, dtype=torch.float64)
+    assert not Probe(lambda x: (x + image).softmax(-1), (1, 6, 1)).ledger.sites
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x.softmax(1),
+        lambda x: x.log_softmax(1) / 8,
+        lambda x: blocks_of(x).softmax(2).flatten(1, 2),
+        lambda x: (((y := x.flatten(2)) @ y.transpose(1, 2) / 64).softmax(-1) @ y)[..., None],
+        lambda x: (((y := blocks_of(x).flatten(3)) @ y.transpose(-1, -2) / 64).softmax(-1) @ y).view(x.shape),
+        lambda x: (((y := blocks_of(x).flatten(3)) @ y.transpose(-1, -2) / 64).softmax(-2) @ y).view(x.shape),
+        lambda x: F.scaled_dot_product_attention(
+            *[blocks_of(x).flatten(3)] * 2, blocks_of(x).flatten(3) * 2, scale=0.1
+        ).view(x.shape),
+    ],
+    ids=["channels", "logarithms", "each row", "matrix", "heads", "heads, keys first", "fused"],
+)
+def test_a_distribution_over_what_is_left_answers_as_it_did(function):
+    check_cut(function)
 
 
 def test_the_maximum_of_two_tensors_ties_them():
