@@ -152,7 +152,8 @@ def stated_sizes(model: nn.Module, cut: Cut) -> Mapping[nn.Module, Mapping[str, 
             name: kept_shape(mask)
             if (mask := cut.masks.get(prefix + name)) is not None
             else tuple(tensor.shape)
-            for name, tensor in tensors_of(module).items()
+            for name, tensor in (*module._parameters.items(), *module._buffers.items())
+            if tensor is not None
         }
         groups = next((v for a, v in cut.sizes.items() if (a.module, a.name) == (path, "groups")), None)
         stated[module] = declared(module, shapes, groups)

@@ -26,7 +26,12 @@ class _Frame:
     """A torch function as Python called it."""
 
     name: str
-    ints: Sequence[int]
+    arguments: object = ()
+
+    @property
+    def ints(self) -> Sequence[int]:
+        """The ints that Python passed, in order."""
+        return _ints(self.arguments)
 
 
 class FunctionCalls(TorchFunctionMode):
@@ -56,7 +61,7 @@ class FunctionCalls(TorchFunctionMode):
         if func is F.multi_head_attention_forward:
             with self:
                 return _SEEN_THROUGH(*args, **kwargs)
-        self.frames.append(_Frame(getattr(func, "__name__", ""), _ints((args, kwargs))))
+        self.frames.append(_Frame(getattr(func, "__name__", ""), (args, kwargs)))
         try:
             return func(*args, **kwargs)
         finally:
@@ -151,7 +156,7 @@ class Ops(TorchDispatchMode):  # type: ignore[no-untyped-call]
         tensors = tuple(flatten_tensors((args, kwargs)))
         names = (self.ledger.named(tensor) for tensor in tensors)
         self.ledger.ran.update(name for name in names if name is not None)
-        frame = self.functions.frames[-1] if self.functions.frames else _Frame("", ())
+        frame = self.functions.frames[-1] if self.functions.frames else _Frame("")
         arguments, outputs = _arguments(func, args, kwargs), tuple(flatten_tensors(out))
         call = Call(func, arguments, tensors, outputs, frame.ints, frame.name)
         apply_rule(self.ledger, call)

@@ -62,8 +62,11 @@ def _distinct_width(lines: Sequence[LabelArray], width: int) -> int:
     rows of a divisor are equal counts in those of `width`.
     """
     for part in [width, *(n for n in range(width // 2, 1, -1) if width % n == 0)]:
-        counts = [np.unique(row, return_counts=True)[1] for axis in lines for row in axis.reshape(-1, part)]
-        if all(np.array_equal(np.sort(counts[0]), np.sort(count)) for count in counts):
+        rows = np.sort(np.concatenate([axis.reshape(-1, part) for axis in lines]), axis=1)
+        if (rows[:, 1:] != rows[:, :-1]).all():
+            return part  # no row repeats a unit
+        counts = [np.sort(np.unique(row, return_counts=True)[1]) for row in rows]
+        if all(np.array_equal(counts[0], count) for count in counts):
             return part
     return width
 

@@ -35,7 +35,8 @@ def _own_modes(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         for module, mode in modes:
-            module.training = mode
+            if module.training != mode:  # torch's own setter is slow
+                module.training = mode
 
 
 @contextmanager

@@ -33,7 +33,8 @@ def untouched(model: nn.Module) -> Iterator[None]:
         for container, found in contents:
             _refill_(container, found)
         for module, mode in modes:
-            module.training = mode  # a scripted module does not keep it among its attributes
+            if module.training != mode:  # a scripted module does not keep it among its attributes
+                module.training = mode
         for buffer, value in buffers:
             _rewrite_(buffer, value)
 

@@ -28,6 +28,15 @@ def test_a_right_cut_passes_and_nothing_is_changed(name):
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_removed_may_hold_anything(value):
+    model, graph, inputs = prepared("Residual")
+    model.inner.weight.data[1] = value
+    certificate = certify(model, graph, graph.cut(Plan({"inner": (0, 2)}, {"inner": 7})), inputs)
+    assert certificate.max_error < 1e-5
+    assert not certify(model, graph, graph.cut(Plan({"inner": (1, 2)}, {"inner": 7})), inputs).passed
+
+
 def test_a_cut_that_takes_other_channels_from_one_tensor_fails():
     model, graph, inputs = prepared("Residual")
     cut = graph.cut(Plan({"inner": (0, 2)}, {"inner": 7}))
