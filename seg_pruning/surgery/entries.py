@@ -11,6 +11,7 @@ from seg_pruning.surgery.expressions import Expression
 from seg_pruning.surgery.labels import LabelArray, LabelSet
 
 NO_DIM = -1
+NO_OP = -1
 
 Role: TypeAlias = Literal["out", "in", "vector", "spatial"]
 
@@ -28,12 +29,17 @@ class Mint:
 class Blocks:
     """Lines of labels along the last dim of `rows`; all must keep the same number of channels.
 
-    Where `stay` is set each must keep some; else a line may also leave as a whole.
+    Attributes:
+        rows: the lines.
+        reason: in words.
+        stay: whether each must keep some; else a line may also leave as a whole.
+        op: number of the op that says so; `NO_OP` where several sizes do.
     """
 
     rows: LabelArray
     reason: str
     stay: bool = True
+    op: int = NO_OP
 
 
 @dataclass(frozen=True, slots=True)

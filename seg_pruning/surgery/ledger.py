@@ -27,7 +27,7 @@ from seg_pruning.surgery.labels import (
 from seg_pruning.surgery.rows import Rows
 from seg_pruning.surgery.scales import Scales
 from seg_pruning.surgery.sizes import Size
-from seg_pruning.surgery.standing import without_whole_blocks
+from seg_pruning.surgery.standing import Operand, without_whole_blocks
 
 
 @dataclass
@@ -38,11 +38,13 @@ class Ledger:
         joint: dims of a tensor that must be labelled together, because a grouped convolution reads them so;
             found in one pass, used in the next.
         scales: of attention; found in one pass, used in the next.
+        standing: numbers of ops at which no block leaves as a whole, although it could; likewise.
         dense: shapes that tensors had before earlier cuts: blocks that shrank to one channel stay blocks.
     """
 
     joint: dict[str, tuple[int, ...]] = field(default_factory=dict)
     scales: Scales = field(default_factory=Scales)
+    standing: frozenset[int] = frozenset()
     dense: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     wanted_joint: dict[str, tuple[int, ...]] = field(default_factory=dict)
     mints: list[Mint] = field(default_factory=list)
@@ -169,9 +171,9 @@ class Ledger:
 
     def equal_rows(self, rows: LabelArray, reason: str, *, stay: bool = True) -> None:
         """Each line along the last dim of `rows` keeps the same number of channels; see `Blocks`."""
-        rows = without_fixed(rows)
+        rows, stay = without_fixed(rows), stay or len(self.ops) - 1 in self.standing
         if rows.size > rows.shape[-1] > 0:
-            self.blocks.append(Blocks(rows, reason, stay))
+            self.blocks.append(Blocks(rows, reason, stay, len(self.ops) - 1))
             self._rows.add(rows.reshape(-1, rows.shape[-1]), stay=stay)
 
     def size(self, call: Call, value: int, *, at: slice = slice(None)) -> Expression | None:
@@ -265,9 +267,7 @@ class Ledger:
             result.extend(array for array in met if array is not None)
         return self.distinct(result)
 
-    def _met_all(
-        self, array: LabelArray, operands: Sequence[tuple[LabelSet, Shape]], what: str
-    ) -> LabelArray | None:
+    def _met_all(self, array: LabelArray, operands: Sequence[Operand], what: str) -> LabelArray | None:
         left: LabelArray | None = array
         for labels, shape in operands:
             left = None if left is None else self._met(left, labels, shape, what)

@@ -133,6 +133,7 @@ def record(
     *,
     dense: Mapping[str, tuple[int, ...]] | None = None,
     follows: frozenset[int] = frozenset(),
+    standing: frozenset[int] = frozenset(),
 ) -> Trace:
     """Runs `model` and gives what the rules said; `model` is untouched.
 
@@ -143,6 +144,7 @@ def record(
         example_inputs: what it is called with.
         dense: shapes that its tensors had before earlier cuts.
         follows: numbers of the attentions whose queries may lose width; see `Scales`.
+        standing: numbers of the ops at which no block may leave as a whole.
 
     Raises:
         PruningError: the network cannot be run on `example_inputs`, or returns no tensor.
@@ -151,7 +153,8 @@ def record(
     joint = _grouped_weights(model)
     while True:
         with untouched(model):
-            ledger = _run(model, inputs, Ledger(joint=joint, scales=Scales(follows), dense=dense or {}))
+            empty = Ledger(joint=joint, scales=Scales(follows), standing=standing, dense=dense or {})
+            ledger = _run(model, inputs, empty)
         wanted = {name: dims for name, dims in ledger.wanted_joint.items() if name not in joint}
         if not wanted:
             break

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from seg_pruning.surgery.certificate import certify
 from seg_pruning.surgery.cut import Cut, plan_cut
+from seg_pruning.surgery.entries import NO_OP
 from seg_pruning.surgery.errors import PruningError
 from seg_pruning.surgery.graph import ChannelGraph, ChannelGroup
 from seg_pruning.surgery.grouping import NO_GROUP, Policy
@@ -43,7 +44,35 @@ def trace(model: nn.Module, example_inputs: ExampleInputs | Inputs) -> ChannelGr
     if held := _held_by_scale(graph):
         graph = ChannelGraph(record(model, inputs, dense=dense, follows=held))
     with untouched(model):  # around all trials: each shows the next whether its ops depend on a counter
-        return _tried(graph, _Trial(model, inputs, trial_values(model, inputs, graph.trace.ops)))
+        trial = _Trial(model, inputs, trial_values(model, inputs, graph.trace.ops))
+        graph = _tried(graph, trial)
+        if standing := _stuck_as_a_whole(graph):
+            again = record(model, inputs, dense=dense, follows=held, standing=standing)
+            graph = max(graph, _tried(ChannelGraph(again), trial), key=_free)
+    return graph
+
+
+def _free(graph: ChannelGraph) -> int:
+    """The number of channels that may leave."""
+    return sum(group.size for group in graph.prunable)
+
+
+def _stuck_as_a_whole(graph: ChannelGraph) -> frozenset[int]:
+    """Numbers of the ops from which blocks could leave only as a whole, and cannot.
+
+    Something that is told of each head (a temperature) ties its channels, while the number of heads or the
+    width of all of them cannot change. With the heads there to stay, each may still lose width.
+    """
+    grouping = graph.grouping
+
+    def stuck(rows: LabelArray) -> bool:
+        units = grouping.root[rows]
+        numbers = np.unique(grouping.group[units]).tolist()
+        whole = rows.shape[-1] > 1 and (units == units[..., :1]).all(-1).any()
+        return bool(whole) and all(n != NO_GROUP and grouping.reasons[n] for n in numbers)
+
+    blocks = (block for block in graph.trace.blocks if block.op != NO_OP and not block.stay)
+    return frozenset(block.op for block in blocks if stuck(block.rows))
 
 
 def _held_by_scale(graph: ChannelGraph) -> frozenset[int]:

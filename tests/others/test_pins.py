@@ -9,8 +9,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated:FutureWarning"),
 ]
 NEEDLESSLY = {  # what stays although it could leave; each that goes from here is progress
-    "Channels_fused_with_temperature": {"patch", "block"},
-    "Channels_temperature_of_queries": {"patch", "block"},
     "CondConv": {"stem.0", "", "#2", "#3", "#4"},
     "WeightNormOfColumns": {"a", "up"},
 }

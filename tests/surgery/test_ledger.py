@@ -257,6 +257,17 @@ def test_channels_whose_numbers_are_read_are_pinned():
     ]
 
 
+def test_where_blocks_are_told_to_stand_none_leaves_as_a_whole():
+    ledger = Ledger(standing=frozenset({1}))
+    rows = np.arange(1, 7).reshape(2, 3)
+    for name in ("first", "second", "third"):
+        ledger.ops.append(name)
+        ledger.equal_rows(rows, name, stay=False)
+    assert [(block.stay, block.op) for block in ledger.blocks] == [(False, 0), (True, 1), (False, 2)]
+    assert ledger.stays(rows)
+    assert not Ledger().stays(rows)
+
+
 def test_one_row_binds_nothing_and_what_is_fixed_is_left_out():
     ledger = Ledger(count=10)
     ledger.equal_rows(np.array([[1, 2]]), "halves")

@@ -19,6 +19,20 @@ class Scaled(Net):
         return self.head(x / x.shape[1])
 
 
+class Tempered(Net):
+    """A number for each head, all of which the network answers with: no head can leave."""
+
+    def __init__(self):
+        super().__init__()
+        self.heads, self.temperature = 3, nn.Parameter(torch.rand(3, 1, 1))
+        self.stem, self.head = conv(3, 12), conv(12, 2)
+
+    def forward(self, x):
+        x = self.stem(x)
+        heads = x.reshape(len(x), self.heads, x.shape[1] // self.heads, -1) * self.temperature
+        return self.head(heads.reshape(x.shape)), self.temperature
+
+
 class Noisy(Net):
     """Adds noise, which differs with the number of channels."""
 
@@ -85,3 +99,10 @@ def test_a_fused_layer_of_torch_is_traced():
     layer = nn.TransformerEncoderLayer(12, 3, 20, batch_first=True)
     model = nn.Sequential(nn.Linear(8, 12), layer, nn.Linear(12, 2))
     assert [g.name for g in trace(model, torch.randn(2, 5, 8)).prunable] == ["0", "1.linear1"]
+
+
+def test_heads_that_cannot_leave_as_a_whole_lose_width():
+    graph = trace(Tempered(), Tempered().example())
+    assert [(group.name, len(group.rows), group.size) for group in graph.prunable] == [("stem", 3, 12)]
+    (held,) = [group for group in graph.groups if group.layers == ("",)]
+    assert held.size == 3
