@@ -114,9 +114,11 @@ def kept_extents(mask: npt.NDArray[np.bool_]) -> tuple[tuple[int, ...], tuple[in
     >>> kept_extents(np.array([[True, False, True], [False, True, True]]))
     ((2, 2), (1,))
     """
-    total = int(mask.sum())
-    dims = range(mask.ndim)
-    shape = [int(mask.any(axis=tuple(i for i in dims if i != d)).sum()) for d in dims]
+    total = int(np.count_nonzero(mask))
+    dims = [d for d, size in enumerate(mask.shape) if size > 1]
+    shape = [min(total, 1)] * mask.ndim
+    for dim in dims:
+        shape[dim] = int(np.count_nonzero(mask.any(axis=tuple(d for d in dims if d != dim))))
     ragged: list[int] = []
     for dim in reversed(dims):
         if int(np.prod(shape)) == total:
