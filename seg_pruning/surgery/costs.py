@@ -1,4 +1,9 @@
-"""Parameters, MACs and memory of any plan, computed from numbers of kept channels; nothing is cut."""
+"""Parameters, MACs and memory of any plan, computed from numbers of kept channels; nothing is cut.
+
+Where whole blocks leave, the numbers of those that stay are needed too: `kept` is a vector of the kept
+channels of each group, and behind them the kept branches of each set of branches. Where these are left out
+all branches are kept.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,10 +25,17 @@ class Share:
 
 @dataclass(frozen=True)
 class Amount:
-    """An amount of the dense network that falls with the product of the kept shares of some label arrays."""
+    """An amount of the dense network that falls with the product of the kept shares of some label arrays.
+
+    Attributes:
+        dense: of the dense network.
+        shares: of the label arrays.
+        repeated: sets of branches that several of the arrays count along one dim: they are to count once.
+    """
 
     dense: int
     shares: tuple[Share, ...]
+    repeated: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -48,11 +60,12 @@ class CostModel:
         params: Sequence[Amount],
         macs: Sequence[Amount],
         held: Sequence[Held] = (),
+        branches: Sequence[int] = (),
     ) -> None:
         self.names = tuple(names)
-        self._params = Table(params, len(self.names))
-        self._macs = Table(macs, len(self.names))
-        self._bytes = Table([entry.bytes for entry in held], len(self.names))
+        self._params = Table(params, len(self.names), branches)
+        self._macs = Table(macs, len(self.names), branches)
+        self._bytes = Table([entry.bytes for entry in held], len(self.names), branches)
         self._living = _living(held)
 
     def params(self, kept: Vector) -> int:
@@ -77,9 +90,12 @@ class CostModel:
 
 
 class Table:
-    """Amounts as arrays: `dense[r] * prod_k (fixed[r, k] + times[r, k] @ kept)`."""
+    """Amounts as arrays: `dense[r] * prod_k (fixed[r, k] + times[r, k] @ kept)`.
 
-    def __init__(self, amounts: Sequence[Amount], groups: int) -> None:
+    That is divided by the kept share of the branches that it counts repeatedly.
+    """
+
+    def __init__(self, amounts: Sequence[Amount], groups: int, branches: Sequence[int] = ()) -> None:
         depth = max((len(amount.shares) for amount in amounts), default=0)
         self.dense = np.array([amount.dense for amount in amounts], dtype=np.float64)
         self.fixed = np.ones((depth, len(amounts)))
@@ -89,14 +105,22 @@ class Table:
                 self.fixed[k, row] = share.fixed / share.size
                 for group, times in share.times.items():
                     self.times[k, row, group] = times / share.size
+        self._branches = np.array(branches, dtype=np.float64)
+        self._repeated = np.zeros((len(amounts), len(branches)))
+        for row, amount in enumerate(amounts):
+            for number in amount.repeated:
+                self._repeated[row, number] += 1
 
     def __len__(self) -> int:
         return len(self.dense)
 
     def each(self, kept: Vector) -> Vector:
         """Each amount when group `i` keeps `kept[i]` channels."""
-        shares = self.fixed + self.times @ np.asarray(kept, dtype=np.float64)
-        return np.asarray(self.dense * np.prod(shares, axis=0))
+        channels, branches = np.split(np.asarray(kept, dtype=np.float64), [self.times.shape[2]])
+        amounts = self.dense * np.prod(self.fixed + self.times @ channels, axis=0)
+        if len(branches) and (branches < self._branches).any():
+            amounts = amounts * np.prod((self._branches / branches) ** self._repeated, axis=1)
+        return np.asarray(amounts)
 
     def total(self, kept: Vector) -> int:
         """Their sum."""

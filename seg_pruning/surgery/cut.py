@@ -145,7 +145,7 @@ def plan_cut(graph: "ChannelGraph", plan: Plan) -> Cut:
     """
     keep = graph.keep(plan)
     _check_dropped(graph, plan.dropped)
-    sizes = solve(graph.trace.fits, graph.trace.sizes, keep)
+    sizes = solve((*graph.trace.fits, *graph.branch_fits), graph.trace.sizes, keep)
     scales = _scales(graph.trace, keep, sizes)
     whole = {name: torch.ones(graph.trace.shapes[name], dtype=torch.bool) for name in scales}
     return Cut(plan, {**whole, **_masks(graph.trace, keep)}, sizes, plan.dropped, scales)

@@ -43,6 +43,23 @@ class Blocks:
 
 
 @dataclass(frozen=True, slots=True)
+class Branches:
+    """Blocks that may also leave as a whole: Python says how many there are, and the rest follows.
+
+    The groups of a convolution: what each reads and what it makes leave with it.
+
+    Attributes:
+        lines: label arrays of shape `(branches, channels)`; line i of one leaves with line i of each other.
+        blocks: numbers of the block constraints that hold because of them.
+        size: how their number came about.
+    """
+
+    lines: tuple[LabelArray, ...]
+    blocks: tuple[int, ...]
+    size: Expression
+
+
+@dataclass(frozen=True, slots=True)
 class Fit:
     """What Python passed for the lengths of a tensor that `labels` span.
 

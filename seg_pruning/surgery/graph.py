@@ -2,87 +2,24 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from seg_pruning.surgery.costs import Amount, CostModel, Held, Share, Table
+from seg_pruning.surgery.branches import BranchSet, branch_sets, fits_of
+from seg_pruning.surgery.channels import ChannelBranches, ChannelGroup, Member
+from seg_pruning.surgery.costs import CostModel, Held, Table, Vector
 from seg_pruning.surgery.cut import Cut, plan_cut
-from seg_pruning.surgery.entries import Mint, Role
-from seg_pruning.surgery.errors import PruningError
+from seg_pruning.surgery.entries import Fit, Mint, Role
 from seg_pruning.surgery.grouping import NO_GROUP, Grouping, Policy, group_units
 from seg_pruning.surgery.labels import LabelArray
+from seg_pruning.surgery.legal import check_kept, kept_branches
 from seg_pruning.surgery.plan import Plan
+from seg_pruning.surgery.shares import Shares
 from seg_pruning.surgery.trace import Trace
 
-
-@dataclass(frozen=True)
-class Member:
-    """One parameter or buffer some of whose elements belong to a group's channels.
-
-    Attributes:
-        tensor: its name, as in the state dict.
-        dims: the dims along which membership varies.
-        units: the channel of the group at each index of `dims`, int64; -1 where it is of another group.
-        side: `out` for the filters that make a channel, `in` for the weights that read it, `vector` for
-            biases, norms and buffers, `spatial` for the extent of a kernel, which is always pinned.
-        parameter: False for a buffer.
-    """
-
-    tensor: str
-    dims: tuple[int, ...]
-    units: Tensor
-    side: Role
-    parameter: bool
-
-    def sum(self, values: Tensor, size: int) -> Tensor:
-        """Sums of the elements of each channel.
-
-        Args:
-            values: a tensor of the member's shape.
-            size: number of channels of the group.
-
-        Returns:
-            Tensor of shape `(size,)`, of the dtype of `values`.
-        """
-        rest = tuple(d for d in range(values.ndim) if d not in self.dims)
-        flat = (values.sum(rest) if rest else values).reshape(-1)
-        units = self.units.to(flat.device).reshape(-1)
-        mine = units >= 0
-        return torch.zeros(size, dtype=flat.dtype, device=flat.device).index_add_(0, units[mine], flat[mine])
-
-
-@dataclass(frozen=True)
-class ChannelGroup:
-    """Channels any of which can leave for any other: what a plan chooses from.
-
-    Attributes:
-        name: the layer that makes the channels; `#2`, `#3` where a layer makes several kinds.
-        size: number of channels.
-        layers: every layer that holds a part of them.
-        members: their elements in parameters and buffers.
-        rows: channel numbers of each block, shape `(blocks, size / blocks)`: each block keeps as many
-            channels as every other. One row where the channels are free.
-        prunable: whether any may leave.
-        reason: why not; empty when prunable.
-    """
-
-    name: str
-    size: int
-    layers: tuple[str, ...]
-    members: tuple[Member, ...]
-    rows: tuple[tuple[int, ...], ...]
-    prunable: bool
-    reason: str
-
-    @property
-    def step(self) -> int:
-        """The fewest channels that can leave at once: one from each block."""
-        return len(self.rows)
-
+__all__ = ("SINGLE_CHANNEL", "ChannelBranches", "ChannelGraph", "ChannelGroup", "Member")
 
 SINGLE_CHANNEL = "it has a single channel"
 """Why a group, or each block of it, can lose no more."""
@@ -132,30 +69,57 @@ class ChannelGraph:
     @cached_property
     def costs(self) -> CostModel:
         """Costs of the traced pass as functions of the kept channels of each of `prunable`."""
-        position = {number: i for i, number in enumerate(self._prunable_numbers)}
-        shares = _Shares(self.grouping, position)
+        shares = self._shares
         params = Counter({name: 0 for name in self.trace.parameters})
         by_tensor: dict[str, list[LabelArray]] = {name: [] for name in params}
         for mint in self.trace.mints:
             if mint.tensor in by_tensor:
                 by_tensor[mint.tensor].append(mint.labels)
-        held = [
-            Amount(int(np.prod(self.trace.shapes[name])), shares.of(arrays))
-            for name, arrays in by_tensor.items()
-        ]
-        work = [Amount(w.macs, shares.of(w.labels)) for w in self.trace.work]
-        memory = [Held(Amount(b.bytes, shares.of(b.labels)), b.born, b.died) for b in self.trace.buffers]
-        return CostModel([group.name for group in self.prunable], params=held, macs=work, held=memory)
+        return CostModel(
+            [group.name for group in self.prunable],
+            params=[shares.amount(int(np.prod(self.trace.shapes[n])), a) for n, a in by_tensor.items()],
+            macs=[shares.amount(work.macs, work.labels) for work in self.trace.work],
+            held=[Held(shares.amount(b.bytes, b.labels), b.born, b.died) for b in self.trace.buffers],
+            branches=[each.size for each in self.branches],
+        )
 
     def lengths(self, dims: Sequence[tuple[str, int]]) -> Table:
         """The lengths of dims of tensors, each given by name and dim, as functions of the kept channels."""
-        position = {number: i for i, number in enumerate(self._prunable_numbers)}
-        shares = _Shares(self.grouping, position)
         found = []
         for name, dim in dims:
             labels = [m.labels for m in self.trace.mints if m.tensor == name and m.dims[-1] == dim]
-            found.append(Amount(self.trace.shapes[name][dim], shares.of(labels)))
-        return Table(found, len(self.prunable))
+            found.append(self._shares.length(self.trace.shapes[name][dim], labels, dim))
+        return Table(found, len(self.prunable), [each.size for each in self.branches])
+
+    @cached_property
+    def _shares(self) -> Shares:
+        position = {number: i for i, number in enumerate(self._prunable_numbers)}
+        return Shares(self.grouping, position, self._branch_sets)
+
+    @cached_property
+    def branches(self) -> tuple[ChannelBranches, ...]:
+        """The blocks that may leave as a whole."""
+        names = {number: group.name for number, group in self._listed}
+        return tuple(
+            ChannelBranches({names[number]: tuple(rows.tolist()) for number, rows in each.rows.items()})
+            for each in self._branch_sets
+        )
+
+    @cached_property
+    def branch_fits(self) -> tuple[Fit, ...]:
+        """The sizes that count the blocks which may leave."""
+        return fits_of(self.trace, self._branch_sets)
+
+    def branch_entries(self, name: str) -> frozenset[int]:
+        """Numbers of the entries of the trace by which blocks of the group called `name` may leave."""
+        at = {number for number, group in self._listed if group.name == name}
+        return frozenset(n for each in self._branch_sets if at & each.rows.keys() for n in each.entries)
+
+    @cached_property
+    def _branch_sets(self) -> tuple[BranchSet, ...]:
+        free = set(self._prunable_numbers)
+        found = branch_sets(self.trace, self.grouping, self.policy.refused_branches)
+        return tuple(each for each in found if each.rows.keys() <= free)
 
     @cached_property
     def _prunable_numbers(self) -> tuple[int, ...]:
@@ -172,17 +136,31 @@ class ChannelGraph:
 
         Raises:
             PruningError: the plan names a group that is not here, is pinned or has another size, or keeps
-                unequal numbers of its blocks.
+                unequal numbers of its blocks, or others of two groups that lose whole blocks together.
         """
         keep = np.ones(self.trace.count, dtype=bool)
+        branched = {name for each in self.branches for name in each.rows}
         for name, kept in plan.kept.items():
-            check_kept(self.by_name, name, kept, plan.sizes[name])
+            check_kept(self.by_name, name, kept, plan.sizes[name], whole_rows=name in branched)
             roots = self.units_of(name)
             gone = np.ones(len(roots), dtype=bool)
             gone[list(kept)] = False
             keep[roots[gone]] = False
+        for each in self.branches:
+            kept_branches(self.by_name, each, plan)
         whole: np.ndarray[tuple[int], np.dtype[np.bool_]] = keep[self.grouping.root]
         return whole
+
+    @cached_property
+    def whole(self) -> Vector:
+        """Widths of a plan that keeps everything, as `widths` gives them."""
+        return self.widths(Plan({}, {}))
+
+    def widths(self, plan: Plan) -> Vector:
+        """How many channels of each of `prunable` a plan keeps, and behind them how many of `branches`."""
+        kept = [len(plan.kept.get(group.name, range(group.size))) for group in self.prunable]
+        branches = [len(kept_branches(self.by_name, each, plan)) for each in self.branches]
+        return np.array([*kept, *branches], dtype=np.float64)
 
     def cut(self, plan: Plan) -> Cut:
         """What `plan` does to the network: keep masks, sizes, dropped modules; see `plan_cut`."""
@@ -193,57 +171,6 @@ class ChannelGraph:
         from seg_pruning.surgery.report import report  # here: it needs rich, which nothing else of this does
 
         return report(self)
-
-
-def check_kept(groups: Mapping[str, ChannelGroup], name: str, kept: Sequence[int], size: int) -> None:
-    """Raises where `kept` is no legal choice from the group called `name`."""
-    group = groups.get(name)
-    if group is None:
-        known = ", ".join(list(groups)[:10])
-        raise PruningError(
-            f"the network has no channel group {name!r}; its groups are "
-            f"{known}{', ...' if len(groups) > 10 else ''}"
-        )
-    if size != group.size:
-        raise PruningError(
-            f"the plan is for {size} channels of {name!r}, which has {group.size}: "
-            "trace the network and plan anew"
-        )
-    if len(kept) == group.size:
-        return
-    if not group.prunable:
-        raise PruningError(
-            f"group {name!r} cannot be pruned: {group.reason}; keep all its {group.size} channels"
-        )
-    counts = {len(set(row) & set(kept)) for row in group.rows}
-    if len(counts) > 1 or 0 in counts:
-        raise PruningError(
-            f"the plan keeps {sorted(counts)} channels of the {len(group.rows)} blocks of {name!r}; "
-            "each block has to keep the same number, at least 1"
-        )
-
-
-class _Shares:
-    """Reads label arrays as shares of the prunable groups."""
-
-    def __init__(self, grouping: Grouping, position: Mapping[int, int]) -> None:
-        self.grouping = grouping
-        self.position = position
-
-    def of(self, arrays: Sequence[LabelArray]) -> tuple[Share, ...]:
-        shares = [self._one(array.reshape(-1)) for array in arrays]
-        return tuple(share for share in shares if share.times)
-
-    def _one(self, labels: LabelArray) -> Share:
-        numbers = self.grouping.group[self.grouping.root[labels]]
-        found, counts = np.unique(numbers, return_counts=True)
-        times = {
-            self.position[n]: c / self.grouping.sizes[n]
-            for n, c in zip(found.tolist(), counts.tolist(), strict=True)
-            if n in self.position
-        }
-        fixed = sum(c for n, c in zip(found.tolist(), counts.tolist(), strict=True) if n not in self.position)
-        return Share(int(fixed), times, labels.size)
 
 
 def _list_groups(trace: Trace, grouping: Grouping) -> list[tuple[int, ChannelGroup]]:

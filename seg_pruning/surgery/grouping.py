@@ -24,9 +24,10 @@ _Key: TypeAlias = tuple[int, int]
 
 @dataclass(frozen=True)
 class Policy:
-    """What the trials added to the trace: blocks whose columns are tied, units that are pinned."""
+    """What the trials added to the trace: blocks whose columns are tied or whose rows stay, pinned units."""
 
     tied_blocks: frozenset[int] = frozenset()
+    refused_branches: frozenset[int] = frozenset()
     pins: tuple[tuple[LabelArray, str], ...] = ()
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from seg_pruning.surgery.entries import Blocks, Buffer, Call, Fit, Mint, Role, Site, Work
+from seg_pruning.surgery.entries import Blocks, Branches, Buffer, Call, Fit, Mint, Role, Site, Work
 from seg_pruning.surgery.expressions import Attribute, Expression, Extent
 from seg_pruning.surgery.labels import (
     LabelArray,
@@ -52,6 +52,7 @@ class Ledger:
     ties: list[tuple[LabelArray, LabelArray]] = field(default_factory=list)
     pins: list[tuple[LabelArray, str]] = field(default_factory=list)
     blocks: list[Blocks] = field(default_factory=list)
+    branches: list[Branches] = field(default_factory=list)
     fits: list[Fit] = field(default_factory=list)
     sizes: Mapping[Attribute, int] = field(default_factory=dict)
     work: list[Work] = field(default_factory=list)
@@ -66,7 +67,7 @@ class Ledger:
     _names: WeakTensorKeyDictionary = field(default_factory=WeakTensorKeyDictionary)
     _numbers: WeakTensorKeyDictionary = field(default_factory=WeakTensorKeyDictionary)
     _starts: list[int] = field(default_factory=list)
-    _rows: Rows = field(default_factory=Rows)
+    rows: Rows = field(default_factory=Rows)
 
     # -- labels of tensors --------------------------------------------------------------------------------
 
@@ -82,6 +83,8 @@ class Ledger:
     def set(self, tensor: Tensor, labels: LabelSet) -> None:
         """Gives `tensor` its label arrays."""
         self._labels[tensor] = labels
+        if tensor not in self._names:
+            self.rows.lay_out(labels)
 
     def number(self, tensor: Tensor, labels: LabelArray) -> None:
         """Notes that `tensor` holds the numbers of channels, which a cut would change."""
@@ -149,7 +152,7 @@ class Ledger:
         if a is not b:
             x, y = np.broadcast_arrays(a, b)
             self.ties.append((x.reshape(-1), y.reshape(-1)))
-            self._rows.share(*self.ties[-1])
+            self.rows.share(*self.ties[-1])
 
     def tie_along(self, array: LabelArray, dims: Iterable[int]) -> LabelArray:
         """Ties what lies along `dims` of `array`; gives the array without them."""
@@ -174,7 +177,7 @@ class Ledger:
         rows, stay = without_fixed(rows), stay or len(self.ops) - 1 in self.standing
         if rows.size > rows.shape[-1] > 0:
             self.blocks.append(Blocks(rows, reason, stay, len(self.ops) - 1))
-            self._rows.add(rows.reshape(-1, rows.shape[-1]), stay=stay)
+            self.rows.add(rows.reshape(-1, rows.shape[-1]), stay=stay)
 
     def size(self, call: Call, value: int, *, at: slice = slice(None)) -> Expression | None:
         """How the int `value` that Python passed to this call came about; None for a plain number.
@@ -203,7 +206,7 @@ class Ledger:
         dims = span(array)
         if len(dims) == 1:
             return dims[0]
-        rows = self._rows.of(without_fixed(array))
+        rows = self.rows.of(without_fixed(array))
         if rows is not None:
             constant = [d for d in dims if (rows == rows.take([0], axis=d)).all()]
             return constant[0] if len(constant) == 1 else None
@@ -213,7 +216,7 @@ class Ledger:
 
     def stays(self, array: LabelArray) -> bool:
         """Whether none of the blocks in which the channels of `array` stand leaves as a whole."""
-        return self._rows.stay(without_fixed(array))
+        return self.rows.stay(without_fixed(array))
 
     def narrow(self, array: LabelArray, prefer: Sequence[int], reason: str) -> int:
         """The dim along which `array` loses channels; the last of `prefer` is chosen where that is open."""
@@ -262,16 +265,12 @@ class Ledger:
         lifted = without_whole_blocks(self, wide, what)
         result: list[LabelArray] = []
         for i, (labels, _) in enumerate(lifted):
-            rest = [*lifted[:i], *lifted[i + 1 :]]
-            met = (self._met_all(array, rest, what) for array in labels)
-            result.extend(array for array in met if array is not None)
+            for array in labels:
+                left: LabelArray | None = array
+                for others, shape in (*lifted[:i], *lifted[i + 1 :]):
+                    left = None if left is None else self._met(left, others, shape, what)
+                result.extend(() if left is None else (left,))
         return self.distinct(result)
-
-    def _met_all(self, array: LabelArray, operands: Sequence[Operand], what: str) -> LabelArray | None:
-        left: LabelArray | None = array
-        for labels, shape in operands:
-            left = None if left is None else self._met(left, labels, shape, what)
-        return left
 
     def _met(self, array: LabelArray, others: LabelSet, shape: Shape, what: str) -> LabelArray | None:
         """What is left of `array` once it has met a tensor of `shape`; None where it is pinned."""

@@ -2,15 +2,21 @@
 
 import numpy as np
 
-from seg_pruning.surgery.labels import LabelArray
+from seg_pruning.surgery.labels import LabelArray, LabelSet, span
 
 _NONE = -1
 
 
 class Rows:
-    """For each label the line along which it leaves, row by row; grows with the labels."""
+    """For each label the line along which it leaves, row by row; grows with the labels.
+
+    Attributes:
+        laid_out: what activations showed along several dims at once, as heads are: rows that have a dim of
+            their own are more than channels that leave.
+    """
 
     def __init__(self) -> None:
+        self.laid_out: list[LabelArray] = []
         self._row: LabelArray = np.full(1, _NONE, dtype=np.int64)
         self._stay: list[bool] = []
 
@@ -23,6 +29,10 @@ class Rows:
         stay = stay or self.stay(lines)
         self._row[lines] = len(self._stay) + np.arange(len(lines))[:, None]
         self._stay.extend([stay] * len(lines))
+
+    def lay_out(self, labels: LabelSet) -> None:
+        """Notes which arrays of an activation span several dims."""
+        self.laid_out.extend(array for array in labels if len(span(array)) > 1)
 
     def share(self, a: LabelArray, b: LabelArray) -> None:
         """Tied channels, pairs of `a` and `b`, stand in the same rows."""

@@ -12,7 +12,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from seg_pruning.surgery.calls import FunctionCalls, Ops
 from seg_pruning.surgery.coupling import couplings
-from seg_pruning.surgery.entries import Blocks, Buffer, Fit, Mint, Role, Site, Work
+from seg_pruning.surgery.entries import Blocks, Branches, Buffer, Fit, Mint, Role, Site, Work
 from seg_pruning.surgery.errors import PruningError
 from seg_pruning.surgery.expressions import Attribute
 from seg_pruning.surgery.inputs import ExampleInputs, Inputs, flatten_tensors
@@ -41,6 +41,8 @@ class Trace:
         sites: the ops that mix labelled indices, by their number in `ops`.
         scales: of attention.
         ops: names of all ops, in order: a second pass must run the same.
+        branches: blocks that may leave as a whole.
+        laid_out: what activations showed along several dims at once.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
@@ -60,6 +62,8 @@ class Trace:
     sites: Mapping[int, Site]
     scales: Scales
     ops: tuple[str, ...]
+    branches: tuple[Branches, ...] = ()
+    laid_out: tuple[LabelArray, ...] = ()
 
     @cached_property
     def parameter_set(self) -> frozenset[str]:
@@ -179,6 +183,8 @@ def record(
         sites=ledger.sites,
         scales=ledger.scales,
         ops=tuple(ledger.ops),
+        branches=tuple(ledger.branches),
+        laid_out=tuple(ledger.rows.laid_out),
     )
 
 

@@ -1,6 +1,6 @@
 """Whatever the rules believe, each group is tried before it is offered."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -11,7 +11,7 @@ from seg_pruning.surgery.certificate import certify
 from seg_pruning.surgery.cut import Cut, plan_cut
 from seg_pruning.surgery.entries import NO_OP
 from seg_pruning.surgery.errors import PruningError
-from seg_pruning.surgery.graph import ChannelGraph, ChannelGroup
+from seg_pruning.surgery.graph import ChannelBranches, ChannelGraph, ChannelGroup
 from seg_pruning.surgery.grouping import NO_GROUP, Policy
 from seg_pruning.surgery.inputs import ExampleInputs, Inputs
 from seg_pruning.surgery.labels import LabelArray
@@ -106,10 +106,16 @@ def _some(groups: Sequence[ChannelGroup]) -> Sequence[ChannelGroup]:
 
 
 def random_plan(graph: ChannelGraph, groups: Sequence[ChannelGroup] | None = None, *, seed: int = 0) -> Plan:
-    """A legal plan that cuts each of `groups` (all prunable ones by default) at its own random ratio."""
+    """A legal plan that cuts each of `groups` (all prunable ones by default) at its own random ratio.
+
+    Some blocks leave as a whole where they may, and all groups that lose them are chosen.
+    """
     rng = np.random.default_rng(seed)
     chosen = graph.prunable if groups is None else groups
     kept = {group.name: _random_kept(group, rng) for group in chosen}
+    for branches in graph.branches:
+        if branches.rows.keys() <= kept.keys():
+            kept |= _without_some(graph, branches, kept, rng)
     return Plan(kept, {group.name: group.size for group in chosen})
 
 
@@ -118,6 +124,22 @@ def _random_kept(group: ChannelGroup, rng: np.random.Generator) -> tuple[int, ..
     least = 1 if width < 3 else 2  # one channel alone has no variance: that says nothing about the others
     count = int(np.clip(round(width * rng.uniform(0.1, 0.9)), least, width - 1))
     return tuple(sorted(int(i) for row in group.rows for i in rng.choice(row, count, replace=False)))
+
+
+def _without_some(
+    graph: ChannelGraph,
+    branches: ChannelBranches,
+    kept: Mapping[str, tuple[int, ...]],
+    rng: np.random.Generator,
+) -> dict[str, tuple[int, ...]]:
+    """What is left of `kept` when some branches leave as a whole, one of them at least."""
+    count = int(np.clip(round(branches.size * rng.uniform(0.3, 0.9)), 1, branches.size - 1))
+    gone = rng.choice(branches.size, branches.size - count, replace=False)
+    left = {}
+    for name, rows in branches.rows.items():
+        lost = {i for branch in gone for i in graph[name].rows[rows[branch]]}
+        left[name] = tuple(i for i in kept[name] if i not in lost)
+    return left
 
 
 @dataclass(frozen=True)
@@ -149,8 +171,8 @@ class _Trial:
             cut = planned(*names)
             return cut if isinstance(cut, str) else self._wrong(graph, cut)
 
-        names = [group.name for group in groups]
-        return _guilty(names, unplanned) or _guilty(names, wrong)  # the first needs no forward pass
+        bundles = _bundles(graph, groups)
+        return _guilty(bundles, unplanned) or _guilty(bundles, wrong)  # the first needs no forward pass
 
     def _wrong(self, graph: ChannelGraph, cut: Cut) -> str:
         certificate = certify(self.model, graph, cut, self.inputs, self.values)
@@ -159,24 +181,36 @@ class _Trial:
         return certificate.failure or f"a trial cut changed the output by {certificate.max_error:.1e}"
 
 
-def _guilty(names: Sequence[str], error_of: Callable[..., str]) -> dict[str, str]:
+def _bundles(graph: ChannelGraph, groups: Sequence[ChannelGroup]) -> list[tuple[str, ...]]:
+    """The names of `groups`, those side by side that lose whole blocks together: none does so alone."""
+    bundle_of: dict[str, tuple[str, ...]] = {group.name: (group.name,) for group in groups}
+    for branches in graph.branches:
+        together = tuple(name for name in branches.rows if name in bundle_of)
+        bundle_of |= dict.fromkeys(together, together)
+    return list(dict.fromkeys(bundle_of.values()))
+
+
+def _guilty(bundles: Sequence[tuple[str, ...]], error_of: Callable[..., str]) -> dict[str, str]:
     """The names of groups with an error, and the error: all at once, halving on failure."""
+    names = [name for bundle in bundles for name in bundle]
     if not names or not (error := error_of(*names)):
         return {}
-    if len(names) == 1:
-        return {names[0]: error}
-    middle = len(names) // 2
-    found = _guilty(names[:middle], error_of) | _guilty(names[middle:], error_of)
+    if len(bundles) == 1:
+        return dict.fromkeys(names, error)
+    middle = len(bundles) // 2
+    found = _guilty(bundles[:middle], error_of) | _guilty(bundles[middle:], error_of)
     return found or dict.fromkeys(names, f"breaks together with other groups: {error}")
 
 
 def _stricter(graph: ChannelGraph, failed: dict[str, str]) -> Policy:
-    """Ties the columns of a failed group's blocks; a group without untied blocks is pinned."""
+    """Lets whole blocks of a failed group stay, else ties their columns; one without blocks is pinned."""
     policy = graph.policy
     for name, reason in failed.items():
         labels = graph.units_of(name)
         blocks = graph.grouping.blocks[int(graph.grouping.group[labels[0]])]
-        if blocks:
+        if entries := graph.branch_entries(name):
+            policy = replace(policy, refused_branches=policy.refused_branches | entries)
+        elif blocks:
             policy = replace(policy, tied_blocks=policy.tied_blocks | set(blocks))
         else:
             policy = replace(policy, pins=(*policy.pins, (labels, f"tried and refused: {reason}")))

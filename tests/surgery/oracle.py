@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from seg_pruning.surgery.graph import ChannelGraph
+from seg_pruning.surgery.graph import ChannelBranches, ChannelGraph
 from seg_pruning.surgery.inputs import Inputs, flatten_tensors
 from seg_pruning.surgery.plan import Plan
 
@@ -28,7 +28,10 @@ def randomise_(model: nn.Module, seed: int = 0) -> nn.Module:
 
 
 def uneven_plan(graph: ChannelGraph, seed: int) -> Plan:
-    """A legal plan with a ratio of its own for each group; each block keeps as many as every other."""
+    """A legal plan with a ratio of its own for each group; each block keeps as many as every other.
+
+    Every other time some blocks that may leave as a whole do.
+    """
     rng = random.Random(seed)
     kept = {}
     for group in graph.groups:
@@ -36,7 +39,22 @@ def uneven_plan(graph: ChannelGraph, seed: int) -> Plan:
         if group.prunable:
             count = rng.randint(1, width - 1)
             kept[group.name] = tuple(sorted(i for row in group.rows for i in rng.sample(row, count)))
+    for branches in graph.branches:
+        if rng.random() < 0.5:
+            gone = rng.sample(range(branches.size), rng.randint(1, branches.size - 1))
+            kept |= without_branches(graph, kept, branches, gone)
     return Plan(kept, {name: graph[name].size for name in kept})
+
+
+def without_branches(
+    graph: ChannelGraph, kept: dict[str, tuple[int, ...]], branches: ChannelBranches, gone: list[int]
+) -> dict[str, tuple[int, ...]]:
+    """What is `kept` of the groups of `branches` when the blocks of some of them are `gone`."""
+    left = {}
+    for name, rows in branches.rows.items():
+        lost = {i for branch in gone for i in graph[name].rows[rows[branch]]}
+        left[name] = tuple(i for i in kept.get(name, range(graph[name].size)) if i not in lost)
+    return left
 
 
 def masks_of(graph: ChannelGraph, plan: Plan, model: nn.Module) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ def test_predicted_costs_are_those_of_the_pruned_network(name):
         graph = trace(model, model.example())
         plan = uneven_plan(graph, seed)
         apply_(model, graph.cut(plan))
-        kept = [len(plan.kept[group.name]) for group in graph.prunable]
+        kept = graph.widths(plan)
         assert graph.costs.params(kept) == sum(p.numel() for p in model.parameters())
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             Inputs.of(model.example()).call(model)

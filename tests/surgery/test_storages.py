@@ -24,11 +24,11 @@ def test_memory_is_foretold_for_the_pruned_network(name: str) -> None:
         model = NETWORKS[name]().eval()
         example = model.example()
         graph = trace(model, example)
-        whole = np.array([group.size for group in graph.prunable], dtype=np.float64)
+        whole = graph.whole
         assert graph.costs.memory(whole) == peak(model, example)
         plan = uneven_plan(graph, seed)
         apply_(model, graph.cut(plan))
-        kept = np.array([len(plan.kept[group.name]) for group in graph.prunable], dtype=np.float64)
+        kept = graph.widths(plan)
         expected = peak(model, example)
         assert abs(graph.costs.memory(kept) - expected) <= SIDE_OUTPUTS.get(name, 0.0) * expected
 
@@ -47,7 +47,7 @@ def test_memory_of_whole_networks(build) -> None:
     model, image = build().eval(), torch.randn(1, 3, 64, 64)
     graph = trace(model, image)
     plan = uneven_plan(graph, 0)
-    kept = np.array([len(plan.kept[group.name]) for group in graph.prunable], dtype=np.float64)
+    kept = graph.widths(plan)
     foretold = graph.costs.memory(kept)
     apply_(model, graph.cut(plan))
     assert foretold == pytest.approx(peak(model, image), rel=0.01)

@@ -21,7 +21,7 @@ from seg_pruning.surgery.graph import ChannelGraph
 from seg_pruning.surgery.inputs import Inputs
 from seg_pruning.surgery.plan import Plan
 from seg_pruning.surgery.trial import trace
-from tests.surgery.oracle import answers, masks_of
+from tests.surgery.oracle import answers, masks_of, without_branches
 from tests.zoo.masked import cannot_be_masked, masked_network
 from tests.zoo.networks import PLAIN_CNN, Case, Network, RefusalError, build
 
@@ -119,6 +119,9 @@ def uneven_plan(graph: ChannelGraph, seed: int) -> Plan:
         width = len(group.rows[0])
         count = min(max(round(width * rng.uniform(0.1, 0.9)), 1), width - 1)
         kept[group.name] = tuple(sorted(i for row in group.rows for i in rng.sample(row, count)))
+    for branches in graph.branches:
+        gone = rng.sample(range(branches.size), round(branches.size * rng.uniform(0.1, 0.7)))
+        kept |= without_branches(graph, kept, branches, gone)
     return Plan(kept, {name: graph[name].size for name in kept})
 
 
@@ -141,7 +144,7 @@ def compared(network: Network, graph: ChannelGraph, plan: Plan) -> tuple[float, 
     error = max(difference(answers(masked, x), answers(pruned, x)) for x in seen(model, images))
     if error > TOLERANCE:
         return error, f"the masked original differs by {error:.0e}"
-    kept = [len(plan.kept[group.name]) for group in graph.prunable]
+    kept = graph.widths(plan)
     held = (sum(p.numel() for p in pruned.parameters()), counter.get_total_flops() // 2)
     told = (round(graph.costs.params(kept)), round(graph.costs.macs(kept)))
     return error, "" if held == told else f"parameters and MACs left: {held}; foretold: {told}"

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import flop_registry
 
-from seg_pruning.surgery.entries import Call, Work
+from seg_pruning.surgery.entries import Branches, Call, Work
+from seg_pruning.surgery.expressions import Expression
 from seg_pruning.surgery.labels import LabelArray, LabelSet, Shape, along, span, touching, vector
 from seg_pruning.surgery.ledger import Ledger
 from seg_pruning.surgery.rules.registry import rule
@@ -94,13 +95,18 @@ def _depthwise(ledger: Ledger, call: Call) -> LabelArray | None:
         ledger.pin(made if made is not None else read, f"{call.name} reads or holds channels that are fixed")
         return made
     ledger.tie(made.reshape(groups, -1), read.reshape(groups, 1))
-    # Behind strides and paddings; a transposed convolution has its dilations still behind it.
-    last = weight.ndim - 1 if call["transposed"] else 1
-    size = ledger.size(call, groups, at=slice(-last, None))
+    size = _groups_passed(ledger, call)
     if size is None:
         ledger.pin(read, f"{call.name} is given {groups} groups by a number")
     ledger.fit(read, {0: size}, 0)
     return made
+
+
+def _groups_passed(ledger: Ledger, call: Call) -> Expression | None:
+    """How the number of groups that Python passed came about."""
+    # Behind strides and paddings; a transposed convolution has its dilations still behind it.
+    last = call["weight"].ndim - 1 if call["transposed"] else 1
+    return ledger.size(call, call["groups"], at=slice(-last, None))
 
 
 def _grouped(ledger: Ledger, call: Call) -> LabelArray | None:
@@ -131,9 +137,18 @@ def _grouped(ledger: Ledger, call: Call) -> LabelArray | None:
         else:
             ledger.tie(grid, read.reshape(groups, 1, -1))
         rows = (made, np.ascontiguousarray(grid[:, 0]))
-    for row in rows:
-        ledger.equal_rows(row.reshape(groups, -1), f"{call.name} has {groups} groups of equal width")
+    _bind_groups(ledger, call, [row.reshape(groups, -1) for row in rows])
     return made
+
+
+def _bind_groups(ledger: Ledger, call: Call, lines: Sequence[LabelArray]) -> None:
+    """Groups keep equal widths, or leave as a whole: with all that they read and make."""
+    first = len(ledger.blocks)
+    for rows in lines:
+        ledger.equal_rows(rows, f"{call.name} has {call['groups']} groups of equal width")
+    size = _groups_passed(ledger, call)
+    if size is not None:
+        ledger.branches.append(Branches(tuple(lines), tuple(range(first, len(ledger.blocks))), size))
 
 
 def _shrunk(ledger: Ledger, call: Call, outer: LabelArray) -> LabelArray:
