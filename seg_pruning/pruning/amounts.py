@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, TypeAlias
 
-import numpy as np
-
 from seg_pruning.surgery.graph import SINGLE_CHANNEL
 
 if TYPE_CHECKING:
@@ -17,7 +15,8 @@ if TYPE_CHECKING:
     from seg_pruning.surgery.plan import Plan
 
 LatencyOf: TypeAlias = "Callable[[Vector], float]"
-"""Gives milliseconds for the kept channels of each of `graph.prunable`; never more for fewer channels."""
+"""Gives milliseconds for widths as `graph.widths` gives them: the kept channels of each of `graph.prunable`,
+and behind them the kept branches of each of `graph.branches`. Never more for fewer channels."""
 
 
 @dataclass(frozen=True)
@@ -78,22 +77,22 @@ class Meter:
 
     @property
     def whole(self) -> Vector:
-        """The present width of each prunable group."""
-        return np.array([group.size for group in self.graph.prunable], dtype=np.float64)
+        """The present width of each prunable group, and the number of branches of each set of them."""
+        return self.graph.whole
 
     def widths(self, plan: Plan) -> Vector:
-        """How many channels of each prunable group `plan` keeps."""
-        kept = [len(plan.kept.get(group.name, range(group.size))) for group in self.graph.prunable]
-        return np.array(kept, dtype=np.float64)
+        """How many channels of each prunable group `plan` keeps, and how many branches of each set."""
+        return self.graph.widths(plan)
 
     @property
     def amounts(self) -> Mapping[str, Callable[[Vector], float]]:
-        """Each amount as a function of the kept channels of each of `graph.prunable`."""
+        """Each amount as a function of widths, as `widths` gives them."""
         costs, idle, narrow = self.graph.costs, self._idle(), self._narrow()
+        groups = len(self.graph.prunable)
         found: dict[str, Callable[[Vector], float]] = {
             "params": lambda kept: costs.params(kept) - idle,
             "macs": costs.macs,
-            "channels": lambda kept: int(kept.sum()) + narrow,
+            "channels": lambda kept: int(kept[:groups].sum()) + narrow,
             "memory": costs.memory,
         }
         return found if self.latency is None else {**found, "latency_ms": self.latency}

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from seg_pruning.pruning.amounts import Meter
+from seg_pruning.pruning.branches import Member, played, worth
 from seg_pruning.pruning.options import Normalise, Per, Selection
 from seg_pruning.pruning.widths import AllWidths, Floats, Ints
 from seg_pruning.surgery.errors import PruningError
@@ -30,11 +31,11 @@ class Queue:
 
     Attributes:
         order: one row of channels for each step, shape `(steps, blocks)`.
-        scores: score of each step, never falling.
+        values: their scores, of the same shape.
     """
 
     order: Ints
-    scores: Floats
+    values: Floats
 
     @classmethod
     def of(cls, group: ChannelGroup, scores: Mapping[str, Tensor], *, steps: int) -> Queue:
@@ -46,37 +47,109 @@ class Queue:
         rows = np.array(group.rows, dtype=np.int64)
         values = _checked(group, scores) if steps else np.zeros(group.size)
         order = np.take_along_axis(rows, np.argsort(values[rows], axis=1, kind="stable"), axis=1).T
-        return cls(order, values[order].mean(axis=1))
+        return cls(order, values[order])
+
+    @property
+    def scores(self) -> Floats:
+        """Score of each step, never falling."""
+        return np.asarray(self.values.mean(axis=1))
 
 
-def merged(queues: Sequence[Queue], widths: AllWidths, selection: Selection, meter: Meter) -> Ints:
-    """The group of each step, in the one order in which channels leave; ties go by step, then by group.
+@dataclass(frozen=True)
+class Order:
+    """The one order in which channels leave.
 
-    Steps that ceilings take come first.
+    Attributes:
+        movers: what each step takes: of which group a step, by its position; behind the groups come the sets
+            of branches.
+        branches: for each set its branches in the order in which they leave; none where all stay.
+    """
+
+    movers: Ints
+    branches: tuple[Ints, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Leaving:
+    """Some of the steps: their movers, how many the same mover took before, what they are merged by."""
+
+    movers: Ints
+    ranks: Ints
+    keys: Floats
+
+
+def merged(queues: Sequence[Queue], widths: AllWidths, selection: Selection, meter: Meter) -> Order:
+    """The order of all steps; ties go by step, then by group. Steps that ceilings take come first.
 
     Raises:
         PruningError: scores are counted per latency, which is not known.
     """
     if not queues:
-        return np.zeros(0, dtype=np.int64)
-    counts = widths.steps
-    group_of = np.repeat(np.arange(len(queues)), counts)
-    step_of = np.concatenate([np.arange(count) for count in counts])
-    keys = np.concatenate(_keys(queues, counts, selection, meter))
-    keys[step_of < widths.forced[group_of]] = -np.inf
-    return group_of[np.lexsort((group_of, step_of, keys))]
+        return Order(np.zeros(0, dtype=np.int64))
+    counts, forced = widths.steps, widths.forced
+    raced, branches = _raced(queues, widths, selection, meter)
+    alone = set(range(len(queues))) - {at for steps in raced for at in steps.movers.tolist()}
+    keys = _keys(queues, counts, selection, meter)
+    parts = list(raced)
+    for at in sorted(alone):
+        ranks = np.arange(counts[at])
+        parts.append(
+            _Leaving(np.full(counts[at], at), ranks, np.where(ranks < forced[at], -np.inf, keys[at]))
+        )
+    movers = np.concatenate([part.movers for part in parts])
+    ranks = np.concatenate([part.ranks for part in parts])
+    worths = np.concatenate([part.keys for part in parts])
+    return Order(movers[np.lexsort((movers, ranks, worths))], branches)
+
+
+def _raced(
+    queues: Sequence[Queue], widths: AllWidths, selection: Selection, meter: Meter
+) -> tuple[list[_Leaving], tuple[Ints, ...]]:
+    """The steps of each set from which branches may leave, and for every set the order of its branches."""
+    found, branches = list[_Leaving](), list[Ints]()
+    for number, (each, order) in enumerate(zip(widths.branchings, meter.graph.branches, strict=True)):
+        branches.append(np.zeros(0, dtype=np.int64))
+        if each.least == each.size:
+            continue
+        saved = savings(meter, selection.per)
+        members = [
+            Member(
+                queues[at].values[:, list(rows)] / (_scale(queues[at].scores, selection.normalise) or 1.0),
+                price=saved[at],
+                steps=int(widths.steps[at]),
+                forced=int(widths.forced[at]),
+            )
+            for at, rows in zip(each.groups, order.rows.values(), strict=True)
+        ]
+        steps = played(members, price=saved[len(queues) + number], most=each.size - each.least)
+        movers = np.array([*each.groups, len(queues) + number])[steps.movers]
+        found.append(_Leaving(movers, _ranks(movers), steps.keys))
+        branches[-1] = steps.branches
+    return found, tuple(branches)
+
+
+def _ranks(movers: Ints) -> Ints:
+    """How many steps the mover of each took before, never falling.
+
+    >>> _ranks(np.array([7, 7, 9, 7, 9]))
+    array([0, 1, 1, 2, 2])
+    """
+    ranks = np.zeros(len(movers), dtype=np.int64)
+    for mover in np.unique(movers):
+        ranks[movers == mover] = np.arange((movers == mover).sum())
+    return np.maximum.accumulate(ranks)
 
 
 def _keys(queues: Sequence[Queue], counts: Ints, selection: Selection, meter: Meter) -> list[Floats]:
     """What the steps of each group are merged by."""
     if selection.scope == "local":
         return [
-            np.arange(1, count + 1) / len(queue.scores) for queue, count in zip(queues, counts, strict=True)
+            np.arange(1, count + 1) / len(queue.scores) for queue, count in zip(queues, counts, strict=False)
         ]
     saved = savings(meter, selection.per)
     return [
-        _worth(queue.scores[:count] / (_scale(queue.scores, selection.normalise) or 1.0), saving)
-        for queue, count, saving in zip(queues, counts, saved, strict=True)
+        worth(queue.scores[:count] / (_scale(queue.scores, selection.normalise) or 1.0), saving)
+        for queue, count, saving in zip(queues, counts, saved, strict=False)
     ]
 
 
@@ -90,27 +163,29 @@ def _scale(scores: Floats, normalise: Normalise) -> float:
 def savings(meter: Meter, per: Per) -> Floats:
     """What one step of each group saves, all others whole, relative to the mean of all groups.
 
+    Behind them what a branch of each set saves, for as many channels as it has blocks: as a column has.
+
     Ones where scores are taken as they are. A step that saves next to nothing counts as a thousandth.
 
     Raises:
         PruningError: scores are counted per latency, which is not known.
     """
-    groups, whole = meter.graph.prunable, meter.whole
-    if per == "channel" or not groups:
-        return np.ones(len(groups))
+    graph, whole = meter.graph, meter.whole
+    if per == "channel" or not graph.prunable:
+        return np.ones(len(whole))
     amount = meter.amounts.get("latency_ms" if per == "latency" else per)
     if amount is None:
         raise PruningError(
             'per="latency" needs to know latencies: give prune_(target=...), or select(latency=...)'
         )
-    steps = np.diag([float(min(group.step, group.size - 1)) for group in groups])
-    saved = amount(whole) - np.array([amount(whole - step) for step in steps], dtype=np.float64)
-    return np.maximum(saved / (saved.mean() or 1.0), 1e-3)
-
-
-def _worth(scores: Floats, saving: float) -> Floats:
-    """Scores for each unit saved; where a score is below zero, the more is saved the lower it becomes."""
-    return np.where(scores < 0, scores * saving, scores / saving)
+    first = len(graph.prunable)
+    columns = np.diag([float(min(group.step, group.size - 1)) for group in graph.prunable])
+    less = [np.append(whole[:first] - column, whole[first:]) for column in columns]
+    less += [graph.without_branch(number) for number in range(len(graph.branches))]
+    saved = amount(whole) - np.array([amount(kept) for kept in less], dtype=np.float64)
+    for number, branches in enumerate(graph.branches, start=first):
+        saved[number] *= branches.size / (whole - less[number])[:first].sum()
+    return np.maximum(saved / (saved[:first].mean() or 1.0), 1e-3)
 
 
 def _checked(group: ChannelGroup, scores: Mapping[str, Tensor]) -> Floats:

@@ -14,7 +14,7 @@ import numpy as np
 
 from seg_pruning.pruning.amounts import Amounts, LatencyOf, Meter, shortfall
 from seg_pruning.pruning.options import Normalise, Per, RoundTo, Scope, Selection
-from seg_pruning.pruning.ranking import Queue, merged
+from seg_pruning.pruning.ranking import Order, Queue, merged
 from seg_pruning.pruning.widths import AllWidths, Floats, Ints, widths_of
 from seg_pruning.surgery.errors import PruningError
 from seg_pruning.surgery.plan import Plan
@@ -62,11 +62,11 @@ def select(
     widths = widths_of(graph, selection, dense or {}, guarded=True)
     if not fits(widths.kept(widths.steps)):
         widths = widths_of(graph, selection, dense or {}, guarded=False)
-    counts = widths.steps
+    counts = widths.shrinking
     queues = [Queue.of(group, scores, steps=int(n)) for group, n in zip(graph.prunable, counts, strict=True)]
     order = merged(queues, widths, selection, meter)
-    steps = _spent(order, widths, fits, once=selection.scope == "local")
-    return _plan(graph, queues, widths.kept(steps).astype(np.int64), dropped)
+    steps = _spent(order.movers, widths, fits, once=selection.scope == "local")
+    return _plan(graph, queues, order, widths.kept(steps).astype(np.int64), dropped)
 
 
 def check_reachable(
@@ -118,7 +118,7 @@ def _spent(
     once: bool,
 ) -> Ints:
     """The steps that are taken of each group: the fewest of `order` that fit, less what can come back."""
-    size = len(widths.each)
+    size = len(widths.steps)
 
     def counted(groups: Ints) -> Ints:
         return np.bincount(groups, minlength=size).astype(np.int64)
@@ -144,10 +144,25 @@ def _spent(
     return steps
 
 
-def _plan(graph: ChannelGraph, queues: Sequence[Queue], kept: Ints, dropped: Sequence[str]) -> Plan:
+def _plan(
+    graph: ChannelGraph, queues: Sequence[Queue], order: Order, kept: Ints, dropped: Sequence[str]
+) -> Plan:
+    rows = {group.name: list(range(len(group.rows))) for group in graph.prunable}
+    for branches, leaving, n in zip(
+        graph.branches, order.branches, kept[len(queues) :].tolist(), strict=True
+    ):
+        for name, row_of in branches.rows.items():
+            gone = {row_of[branch] for branch in leaving[: branches.size - n]}
+            rows[name] = [row for row in rows[name] if row not in gone]
     chosen = {
-        group.name: tuple(sorted(queue.order[(group.size - n) // group.step :].reshape(-1).tolist()))
-        for group, queue, n in zip(graph.prunable, queues, kept.tolist(), strict=True)
+        group.name: _chosen(queue, rows[group.name], n)
+        for group, queue, n in zip(graph.prunable, queues, kept.tolist(), strict=False)
         if n < group.size
     }
     return Plan(chosen, {name: graph[name].size for name in chosen}, tuple(dropped))
+
+
+def _chosen(queue: Queue, rows: Sequence[int], kept: int) -> tuple[int, ...]:
+    """The `kept` channels of a group that leave last, of each of the `rows` which stay as many."""
+    columns = kept // len(rows)
+    return tuple(sorted(queue.order[len(queue.order) - columns :, list(rows)].reshape(-1).tolist()))

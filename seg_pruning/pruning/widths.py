@@ -79,21 +79,63 @@ class Widths:
         return min(self.width, math.ceil(wanted / self.quantum) * self.quantum)
 
 
-class AllWidths:
-    """The widths of all groups side by side, to be read fast."""
+@dataclass(frozen=True)
+class Branching:
+    """How many blocks of some groups can stay: from `least` to all, multiples of `quantum`.
 
-    def __init__(self, widths: Sequence[Widths]) -> None:
+    Attributes:
+        groups: positions of the groups.
+        size: blocks that each of them has.
+        least: blocks that always stay.
+        quantum: what numbers of blocks are multiples of.
+    """
+
+    groups: tuple[int, ...]
+    size: int
+    least: int
+    quantum: int
+
+    @classmethod
+    def of(
+        cls, groups: Mapping[int, Widths], floors: Sequence[float], *, size: int, round_to: int
+    ) -> Branching:
+        """The numbers of blocks with which all `groups`, by their positions, keep their floors.
+
+        Blocks stay where widths could not be multiples of `round_to` then.
+        """
+        quantum = math.gcd(size, round_to)
+        fits = all(each.width % each.quantum == 0 for each in groups.values())
+        per_block = [each.least // size for each in groups.values()]
+        wanted = [min(size, floor / n) for floor, n in zip(floors, per_block, strict=True)]
+        least = max(1, math.ceil(round(max(wanted), 6))) if fits else size
+        return cls(tuple(groups), size, least, quantum)
+
+
+class AllWidths:
+    """The widths of all groups side by side, and behind them the blocks of each set, to be read fast."""
+
+    def __init__(self, widths: Sequence[Widths], branchings: Sequence[Branching] = ()) -> None:
         self.each = tuple(widths)
+        self.branchings = tuple(branchings)
 
     @cached_property
     def steps(self) -> Ints:
-        """How many steps each group may take."""
-        return np.array([w.steps for w in self.each], dtype=np.int64)
+        """How many steps each group may take, and how many blocks of each set may leave."""
+        blocks = [b.size - b.least for b in self.branchings]
+        return np.array([*(w.steps for w in self.each), *blocks], dtype=np.int64)
+
+    @cached_property
+    def shrinking(self) -> Ints:
+        """For each group how many steps it may take, and blocks lose: nothing leaves it where that is 0."""
+        steps = self.steps[: len(self.each)].copy()
+        for branching in self.branchings:
+            steps[list(branching.groups)] += branching.size - branching.least
+        return steps
 
     @cached_property
     def forced(self) -> Ints:
-        """How many steps the ceiling of each group takes by itself."""
-        return np.array([w.forced for w in self.each], dtype=np.int64)
+        """How many steps the ceiling of each group takes by itself; it takes no blocks."""
+        return np.array([*(w.forced for w in self.each), *(0 for _ in self.branchings)], dtype=np.int64)
 
     @cached_property
     def _columns(self) -> tuple[Ints, Ints, Ints, Ints]:
@@ -101,13 +143,24 @@ class AllWidths:
         width, blocks, quantum, most = np.array(rows, dtype=np.int64).reshape(len(rows), 4).T
         return width, blocks, quantum, most
 
+    @cached_property
+    def _blocks(self) -> tuple[Ints, Ints]:
+        rows = [(b.size, b.quantum) for b in self.branchings]
+        size, quantum = np.array(rows, dtype=np.int64).reshape(len(rows), 2).T
+        return size, quantum
+
     def kept(self, steps: Ints) -> Floats:
-        """Channels that each group keeps after `steps` steps of it, rounded up to what is legal."""
+        """Channels, and blocks, that are kept after `steps` steps of each; rounded up to what is legal."""
         width, blocks, quantum, most = self._columns
-        wanted = width - steps * blocks
+        wanted = width - steps[: len(width)] * blocks
         rounded = np.minimum(width, -(-wanted // quantum) * quantum)
         kept: Ints = np.where(wanted <= most, np.minimum(rounded, most), rounded)
-        return kept.astype(np.float64)
+        all_blocks, multiple = self._blocks
+        staying = np.minimum(all_blocks, -(-(all_blocks - steps[len(width) :]) // multiple) * multiple)
+        for branching, now in zip(self.branchings, staying, strict=True):
+            at = list(branching.groups)
+            kept[at] = kept[at] // branching.size * now
+        return np.concatenate([kept, staying]).astype(np.float64)
 
 
 def widths_of(
@@ -120,17 +173,29 @@ def widths_of(
     """
     ceilings = _named(graph, selection.ceiling, dense, option="ceiling", choose=min)
     floors = _floors(graph, selection, dense, ceilings if guarded else None)
-    return AllWidths(
-        [
-            Widths.of(
-                group,
-                least=floors[group.name],
-                most=ceilings.get(group.name, math.inf),
-                round_to=selection.multiple,
-            )
-            for group in graph.prunable
-        ]
-    )
+    widths = [
+        Widths.of(
+            group,
+            least=floors[group.name],
+            most=ceilings.get(group.name, math.inf),
+            round_to=selection.multiple,
+        )
+        for group in graph.prunable
+    ]
+    return AllWidths(widths, _branchings(graph, selection, floors, widths))
+
+
+def _branchings(
+    graph: ChannelGraph, selection: Selection, floors: Mapping[str, float], widths: Sequence[Widths]
+) -> list[Branching]:
+    """The blocks that each set of branches can have; local scope takes the same share of each block."""
+    position = {group.name: i for i, group in enumerate(graph.prunable)}
+    found = []
+    for branches in graph.branches:
+        groups = {position[name]: widths[position[name]] for name in branches.rows}
+        least = [math.inf if selection.scope == "local" else floors[name] for name in branches.rows]
+        found.append(Branching.of(groups, least, size=branches.size, round_to=selection.multiple))
+    return found
 
 
 def _floors(

@@ -202,7 +202,8 @@ class _MaskedSites(Replay):  # type: ignore[no-untyped-call]
         small_args, small_kwargs = map_tensors(
             (args, kwargs), lambda t: take(t, _mask(next(labels), self.keep, t.shape))
         )
-        small = flatten_tensors(_call(func, _fit(func, args, small_args), small_kwargs, wide=args))
+        fitting = _fit(func, args, small_args, lambda x: _mask(site.inputs[0], self.keep, x.shape))
+        small = flatten_tensors(_call(func, fitting, small_kwargs, wide=args))
         wide = func(*args, **kwargs)  # for its shapes and strides
         spread = map(self._spread, small, flatten_tensors(wide), site.outputs)
         return map_tensors(wide, lambda _: next(spread))
@@ -227,14 +228,19 @@ def _call(
     return (out, *(torch.empty(0, device=out.device) for _ in func._schema.returns[1:]))
 
 
-def _fit(func: torch._ops.OpOverload, args: tuple[Any, ...], small: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The plain ints of a norm's arguments, made to fit the kept channels."""
+def _fit(
+    func: torch._ops.OpOverload,
+    args: tuple[Any, ...],
+    small: tuple[Any, ...],
+    mask: Callable[[Tensor], Tensor],
+) -> tuple[Any, ...]:
+    """The plain ints of a norm's arguments, made to fit what `mask` keeps of its input."""
     packet = func.overloadpacket
     if packet is torch.ops.aten.native_layer_norm:
         x = small[0]
         return (x, tuple(x.shape[x.ndim - len(args[1]) :]), *small[2:])
     if packet is torch.ops.aten.native_group_norm:
-        channels = small[0].shape[1]
-        groups = channels if args[6] == args[4] else args[6]
-        return (*small[:4], channels, args[5], groups, *small[7:])
+        channels = mask(args[0]).movedim(1, 0).flatten(1).any(1)
+        groups = int(channels.reshape(args[6], -1).any(1).sum())
+        return (*small[:4], small[0].shape[1], args[5], groups, *small[7:])
     return small

@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from seg_pruning.surgery.branches import BranchSet, branch_sets, fits_of
+from seg_pruning.surgery.branches import branch_sets, fits_of
 from seg_pruning.surgery.channels import ChannelBranches, ChannelGroup, Member
 from seg_pruning.surgery.costs import CostModel, Held, Table, Vector
 from seg_pruning.surgery.cut import Cut, plan_cut
@@ -35,7 +35,9 @@ class ChannelGraph:
         self.trace = trace
         self.policy = policy
         self.grouping: Grouping = group_units(trace, policy)
-        self._listed = _list_groups(trace, self.grouping)
+        self._branch_sets = branch_sets(trace, self.grouping, policy.refused_branches)
+        leaving = {number for each in self._branch_sets for number in each.rows}
+        self._listed = _list_groups(trace, self.grouping, leaving)
         self.groups: tuple[ChannelGroup, ...] = tuple(group for _, group in self._listed)
 
     def __getitem__(self, name: str) -> ChannelGroup:
@@ -116,12 +118,6 @@ class ChannelGraph:
         return frozenset(n for each in self._branch_sets if at & each.rows.keys() for n in each.entries)
 
     @cached_property
-    def _branch_sets(self) -> tuple[BranchSet, ...]:
-        free = set(self._prunable_numbers)
-        found = branch_sets(self.trace, self.grouping, self.policy.refused_branches)
-        return tuple(each for each in found if each.rows.keys() <= free)
-
-    @cached_property
     def _prunable_numbers(self) -> tuple[int, ...]:
         return tuple(number for number, group in self._listed if group.prunable)
 
@@ -162,6 +158,15 @@ class ChannelGraph:
         branches = [len(kept_branches(self.by_name, each, plan)) for each in self.branches]
         return np.array([*kept, *branches], dtype=np.float64)
 
+    def without_branch(self, number: int) -> Vector:
+        """Widths when one branch of a set leaves, and nothing else."""
+        kept = self.whole.copy()
+        kept[len(self.prunable) + number] -= 1
+        for at, group in enumerate(self.prunable):
+            if group.name in self.branches[number].rows:
+                kept[at] -= len(group.rows[0])
+        return kept
+
     def cut(self, plan: Plan) -> Cut:
         """What `plan` does to the network: keep masks, sizes, dropped modules; see `plan_cut`."""
         return plan_cut(self, plan)
@@ -173,8 +178,11 @@ class ChannelGraph:
         return report(self)
 
 
-def _list_groups(trace: Trace, grouping: Grouping) -> list[tuple[int, ChannelGroup]]:
-    """The groups in the order of the first tensor that holds them; what no layer makes is left out."""
+def _list_groups(trace: Trace, grouping: Grouping, leaving: set[int]) -> list[tuple[int, ChannelGroup]]:
+    """The groups in the order of the first tensor that holds them; what no layer makes is left out.
+
+    Of those of the numbers `leaving` whole blocks may leave.
+    """
     members: dict[int, list[Member]] = {}
     for mint in trace.mints:
         for number, member in _members_of(trace, grouping, mint):
@@ -191,7 +199,9 @@ def _list_groups(trace: Trace, grouping: Grouping) -> list[tuple[int, ChannelGro
         maker = next((m for m in held if m.side == "out"), held[0]).tensor.rpartition(".")[0]
         used[maker] += 1
         name = maker if used[maker] == 1 else f"{maker}#{used[maker]}"
-        listed.append((number, _group(name, held, grouping, number)))
+        single = grouping.rows[number].shape[1] == 1 and number not in leaving
+        reason = grouping.reasons[number] or (SINGLE_CHANNEL if single else "")
+        listed.append((number, _group(name, held, grouping.rows[number], reason)))
     return listed
 
 
@@ -210,9 +220,7 @@ def _members_of(trace: Trace, grouping: Grouping, mint: Mint) -> list[tuple[int,
     return found
 
 
-def _group(name: str, members: Sequence[Member], grouping: Grouping, number: int) -> ChannelGroup:
-    size, rows = grouping.sizes[number], grouping.rows[number]
-    reason = grouping.reasons[number] or (SINGLE_CHANNEL if rows.shape[1] == 1 else "")
+def _group(name: str, members: Sequence[Member], rows: LabelArray, reason: str) -> ChannelGroup:
     layers = tuple(dict.fromkeys(member.tensor.rpartition(".")[0] for member in members))
     block_rows = tuple(tuple(row) for row in rows.tolist())
-    return ChannelGroup(name, size, layers, tuple(members), block_rows, not reason, reason)
+    return ChannelGroup(name, rows.size, layers, tuple(members), block_rows, not reason, reason)

@@ -87,9 +87,15 @@ def group_units(trace: Trace, policy: Policy) -> Grouping:
         for kind, rows in enumerate(_rows(root[block.rows], stay=block.stay))
         if len(rows) > 1
     }
+    leaving = {
+        block
+        for number, entry in enumerate(trace.branches)
+        if number not in policy.refused_branches
+        for block in entry.blocks
+    }
     while True:
         bound = {i: rows for i, rows in loose.items() if not pins.flags[rows].all()}
-        if not _pin_irregular(trace, bound, pins):
+        if not _pin_irregular(trace, bound, pins, leaving):
             grouping, broken = _assemble(trace, root, pins, bound)
             if not broken:
                 return grouping
@@ -145,15 +151,18 @@ def _collect_pins(trace: Trace, policy: Policy, root: LabelArray) -> _Pins:
     return pins
 
 
-def _pin_irregular(trace: Trace, bound: dict[_Key, LabelArray], pins: _Pins) -> bool:
-    """Pins blocks that hold a pinned unit, a unit of two rows, or rows of one unit; True if any was free."""
+def _pin_irregular(trace: Trace, bound: dict[_Key, LabelArray], pins: _Pins, leaving: set[int]) -> bool:
+    """Pins blocks that hold a pinned unit, a unit of two rows, or rows of one unit; True if any was free.
+
+    Rows of one unit may still leave as a whole, those of the blocks `leaving`.
+    """
     changed = False
     for i, rows in bound.items():
         why = trace.blocks[i[0]].reason
         if pins.flags[rows].any():
             held = pins.reason_of[int(rows[pins.flags[rows]][0])]
             changed |= pins.add(rows.reshape(-1), f"{why}, with channels that never leave ({held})")
-        elif rows.shape[1] == 1 or len(np.unique(rows)) != rows.size:
+        elif (rows.shape[1] == 1 and i[0] not in leaving) or len(np.unique(rows)) != rows.size:
             changed |= pins.add(rows.reshape(-1), f"{why}, and they cannot shrink alike")
     return changed
 

@@ -122,7 +122,7 @@ def random_plan(graph: ChannelGraph, groups: Sequence[ChannelGroup] | None = Non
 def _random_kept(group: ChannelGroup, rng: np.random.Generator) -> tuple[int, ...]:
     width = len(group.rows[0])
     least = 1 if width < 3 else 2  # one channel alone has no variance: that says nothing about the others
-    count = int(np.clip(round(width * rng.uniform(0.1, 0.9)), least, width - 1))
+    count = int(np.clip(round(width * rng.uniform(0.1, 0.9)), least, max(1, width - 1)))
     return tuple(sorted(int(i) for row in group.rows for i in rng.choice(row, count, replace=False)))
 
 

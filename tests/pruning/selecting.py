@@ -1,5 +1,7 @@
 """Graphs that are traced once, scores at random, and what a plan keeps and costs."""
 
+import math
+from collections.abc import Iterator
 from functools import cache
 
 import numpy as np
@@ -9,6 +11,7 @@ from torch import Tensor, nn
 
 from seg_pruning.pruning.budgets import Amounts, amounts
 from seg_pruning.pruning.criteria import Random
+from seg_pruning.surgery.costs import Vector
 from seg_pruning.surgery.graph import ChannelGraph
 from seg_pruning.surgery.plan import Plan
 from seg_pruning.surgery.trial import trace
@@ -42,4 +45,24 @@ def kept_of(graph: ChannelGraph, plan: Plan) -> dict[str, set[int]]:
 
 
 def spent(graph: ChannelGraph, plan: Plan) -> Amounts:
-    return amounts(graph, np.array([len(kept) for kept in kept_of(graph, plan).values()], dtype=np.float64))
+    return amounts(graph, graph.widths(plan))
+
+
+def one_step_more(graph: ChannelGraph, plan: Plan, round_to: int = 1) -> Iterator[Vector]:
+    """The widths with one more column of each group that lost some, or one more branch of each set."""
+    widths, groups = graph.widths(plan), len(graph.prunable)
+    rows = np.array([float(len(group.rows)) for group in graph.prunable])
+    for at, branches in enumerate(graph.branches):
+        held = [i for i, group in enumerate(graph.prunable) if group.name in branches.rows]
+        columns = widths[held] / widths[groups + at]
+        rows[held] = widths[groups + at]
+        more = math.gcd(branches.size, round_to)
+        if widths[groups + at] + more <= branches.size:
+            wider = widths.copy()
+            wider[held] += columns * more
+            wider[groups + at] += more
+            yield wider
+    for i, group in enumerate(graph.prunable):
+        more = round_to // math.gcd(len(group.rows), round_to)
+        if widths[i] / rows[i] + more <= len(group.rows[0]):
+            yield widths + more * rows[i] * (np.arange(len(widths)) == i)

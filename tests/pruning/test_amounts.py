@@ -62,6 +62,17 @@ class Separable(nn.Module):
         return self.head(self.point(self.depth(self.stem(x))).relu())
 
 
+class Literal(nn.Module):
+    """A convolution in two groups by a number, all of which stay."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(192, 64, 3, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.conv2d(x, self.weight, padding=1, groups=2)
+
+
 class Grouped(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -156,6 +167,7 @@ def test_channels_of_groups_that_shrank_to_one_still_count() -> None:
 
 def test_blocks_of_one_channel_still_count() -> None:
     net = Grouped()
+    net.grouped[0] = Literal()
     graph = sp.trace(net, IMAGE)
     widths = {group.name: group.size for group in graph.groups}
     name = graph.prunable[-1].name

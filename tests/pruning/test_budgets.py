@@ -8,16 +8,11 @@ from torch import nn
 from seg_pruning.pruning.budgets import Amounts, Budget, amounts, shortfall
 from seg_pruning.surgery.apply import apply_
 from seg_pruning.surgery.errors import PruningError
-from seg_pruning.surgery.graph import ChannelGraph
 from seg_pruning.surgery.trial import random_plan, trace
 from tests.networks import NETWORKS, Chain
 from tests.pruning.small import counted
 
 DENSE = Amounts(params=1000, macs=100, channels=10)
-
-
-def widths(graph: ChannelGraph, kept: dict[str, tuple[int, ...]]) -> np.ndarray:
-    return np.array([len(kept.get(g.name, range(g.size))) for g in graph.prunable], dtype=np.float64)
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -43,7 +38,7 @@ def test_amounts_foretell_what_is_counted_on_the_pruned_network(name: str, seed:
     assert (dense.params, dense.macs) == counted(net, example)
     assert dense.channels == sum(group.size for group in graph.prunable) > 0
     plan = random_plan(graph, seed=seed)
-    foretold = amounts(graph, widths(graph, dict(plan.kept)))
+    foretold = amounts(graph, graph.widths(plan))
     apply_(net, graph.cut(plan))
     assert (foretold.params, foretold.macs) == counted(net, example)
     assert foretold.channels == sum(len(kept) for kept in plan.kept.values()) < dense.channels

@@ -37,7 +37,7 @@ def uneven_plan(graph: ChannelGraph, seed: int) -> Plan:
     for group in graph.groups:
         width = len(group.rows[0])
         if group.prunable:
-            count = rng.randint(1, width - 1)
+            count = rng.randint(1, max(1, width - 1))
             kept[group.name] = tuple(sorted(i for row in group.rows for i in rng.sample(row, count)))
     for branches in graph.branches:
         if rng.random() < 0.5:

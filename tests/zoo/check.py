@@ -117,7 +117,7 @@ def uneven_plan(graph: ChannelGraph, seed: int) -> Plan:
     kept = {}
     for group in graph.prunable:
         width = len(group.rows[0])
-        count = min(max(round(width * rng.uniform(0.1, 0.9)), 1), width - 1)
+        count = min(max(round(width * rng.uniform(0.1, 0.9)), 1), max(1, width - 1))
         kept[group.name] = tuple(sorted(i for row in group.rows for i in rng.sample(row, count)))
     for branches in graph.branches:
         gone = rng.sample(range(branches.size), round(branches.size * rng.uniform(0.1, 0.7)))

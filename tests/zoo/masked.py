@@ -75,6 +75,8 @@ def group_norm(x, num_groups, weight=None, bias=None, eps=1e-5):
     out = torch.zeros_like(x)
     for group in torch.arange(x.shape[1]).chunk(num_groups):
         kept = group[weight[group] != 0]
+        if not len(kept):
+            continue
         values = x[:, kept].flatten(1)
         mean, variance = values.mean(1), values.var(1, correction=0)
         shape = (-1, *[1] * (x.ndim - 1))

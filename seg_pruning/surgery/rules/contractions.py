@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import flop_registry
 
-from seg_pruning.surgery.entries import Branches, Call, Work
+from seg_pruning.surgery.entries import Call, Work
 from seg_pruning.surgery.expressions import Expression
 from seg_pruning.surgery.labels import LabelArray, LabelSet, Shape, along, span, touching, vector
 from seg_pruning.surgery.ledger import Ledger
+from seg_pruning.surgery.rules.branching import branch
 from seg_pruning.surgery.rules.registry import rule
 
 aten = torch.ops.aten
@@ -137,33 +138,26 @@ def _grouped(ledger: Ledger, call: Call) -> LabelArray | None:
         else:
             ledger.tie(grid, read.reshape(groups, 1, -1))
         rows = (made, np.ascontiguousarray(grid[:, 0]))
-    _bind_groups(ledger, call, [row.reshape(groups, -1) for row in rows])
+    why = f"{call.name} has {groups} groups of equal width"
+    branch(ledger, [row.reshape(groups, -1) for row in rows], _groups_passed(ledger, call), why)
     return made
-
-
-def _bind_groups(ledger: Ledger, call: Call, lines: Sequence[LabelArray]) -> None:
-    """Groups keep equal widths, or leave as a whole: with all that they read and make."""
-    first = len(ledger.blocks)
-    for rows in lines:
-        ledger.equal_rows(rows, f"{call.name} has {call['groups']} groups of equal width")
-    size = _groups_passed(ledger, call)
-    if size is not None:
-        ledger.branches.append(Branches(tuple(lines), tuple(range(first, len(ledger.blocks))), size))
 
 
 def _shrunk(ledger: Ledger, call: Call, outer: LabelArray) -> LabelArray:
-    """Groups with one channel left on the weight's second dim: it stays, the first dim may shrink on."""
-    read, groups = ledger.vector(call["input"], 1), call["groups"]
-    why = f"{call.name} has {groups} groups of which one channel is left"
-    ledger.equal_rows(outer.reshape(groups, -1), f"{call.name} has {groups} groups of equal width")
-    ledger.role(outer, "in" if call["transposed"] else "out")
-    if not call["transposed"]:
-        ledger.pin(read, why)
-        return outer
-    ledger.meet(outer, read, f"{call.name} reads channels that are fixed")
-    made = ledger.fresh(groups)
-    ledger.pin(made, why)
-    return made
+    """Groups with one channel left on the weight's second dim: it leaves with its group, if at all."""
+    groups, transposed = call["groups"], call["transposed"]
+    read, size = ledger.vector(call["input"], 1), _groups_passed(ledger, call)
+    ledger.role(outer, "in" if transposed else "out")
+    if transposed:
+        ledger.meet(outer, read, f"{call.name} reads channels that are fixed")
+    single = ledger.fresh(groups) if transposed else read
+    lines = [outer.reshape(groups, -1)]
+    if size is None or single is None:
+        ledger.pin(single, f"{call.name} has {groups} groups of which one channel is left")
+    else:
+        lines.append(single.reshape(groups, 1))
+    branch(ledger, lines, size, f"{call.name} has {groups} groups of equal width")
+    return outer if single is None or not transposed else single
 
 
 def _want_joint(ledger: Ledger, weight: Tensor) -> None:

@@ -6,6 +6,7 @@ from torch import Tensor
 from seg_pruning.surgery.entries import Call
 from seg_pruning.surgery.labels import LabelArray, LabelSet, span, touching
 from seg_pruning.surgery.ledger import Ledger
+from seg_pruning.surgery.rules.branching import branch
 from seg_pruning.surgery.rules.registry import rule
 
 aten = torch.ops.aten
@@ -39,7 +40,7 @@ def batch_norm(ledger: Ledger, call: Call) -> tuple[LabelSet, ...]:
 
 @rule(aten.native_group_norm)
 def group_norm(ledger: Ledger, call: Call) -> tuple[LabelSet, ...]:
-    """Each group keeps as many channels as every other, and is normalised over those it keeps."""
+    """Each group keeps as many channels as every other, and is normalised over those; or it leaves."""
     x, groups = call["input"], call["group"]
     over = [d for d in range(x.ndim) if d != 1]
     ledger.set(x, ledger.unmixed(ledger.labels(x), over, f"{call.name} normalises over it"))
@@ -51,7 +52,8 @@ def group_norm(ledger: Ledger, call: Call) -> tuple[LabelSet, ...]:
     if groups == dense:
         ledger.fit(channels, {0: ledger.size(call, groups)}, 0)
     else:
-        ledger.equal_rows(channels.reshape(groups, -1), f"{call.name} has {groups} groups of equal width")
+        why = f"{call.name} has {groups} groups of equal width"
+        branch(ledger, [channels.reshape(groups, -1)], ledger.size(call, groups), why)
     labels = ledger.labels(x)
     ledger.site(call, (labels, (), ()), over=[] if groups == dense else [channels])
     return (labels,) + ((),) * (len(call.outputs) - 1)
