@@ -98,6 +98,19 @@ class Grouped(Net):
         return self.head(torch.sigmoid(self.grouped(torch.sigmoid(self.stem(x)))))
 
 
+class Paths(Net):
+    """Groups that whole rows of layers share: their number may fall, in all of them alike."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.norm, self.paths = conv(3, 12), nn.GroupNorm(3, 12), conv(12, 18, groups=3)
+        self.up, self.head = nn.ConvTranspose2d(18, 9, 2, stride=2, groups=3), conv(9, 2)
+
+    def forward(self, x):
+        x = torch.sigmoid(self.paths(torch.sigmoid(self.norm(self.stem(x)))))
+        return self.head(torch.sigmoid(self.up(x)))
+
+
 class Transposed(Net):
     """A transposed convolution has its channels in the other order."""
 

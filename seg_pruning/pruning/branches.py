@@ -26,12 +26,14 @@ class Member:
         price: what a channel saves.
         steps: columns that may leave.
         forced: columns that leave first in any case.
+        floor: channels that stay in any case.
     """
 
     values: Floats
     price: float
     steps: int
     forced: int
+    floor: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -104,9 +106,10 @@ class _Race:
         found = [
             (float(worth(m.values[gone][self._alive].mean(), m.price)), gone, number)
             for number, (m, gone) in enumerate(zip(self.members, self.gone, strict=True))
-            if gone < m.steps
+            if gone < m.steps and self._keeps_floor(m, gone + 1, len(self.left))
         ]
-        if len(self.left) < self.most:
+        floors = all(map(self._keeps_floor, self.members, self.gone, [len(self.left) + 1] * len(self.gone)))
+        if len(self.left) < self.most and floors:
             mean = self._sums[self._worst()] / self._length
             found.append((float(worth(mean, self.price)), len(self.left), len(self.members)))
         return (min(found)[0], min(found)[2]) if found else None
@@ -120,6 +123,11 @@ class _Race:
         self._sums = self._sums - self.members[number].values[self.gone[number]]
         self._length -= 1
         self.gone[number] += 1
+
+    def _keeps_floor(self, member: Member, columns: int, branches: int) -> bool:
+        """Whether `member` does when so many have left."""
+        height, width = member.values.shape
+        return bool((height - columns) * (width - branches) >= member.floor)
 
     def _worst(self) -> int:
         return int(np.argmin(np.where(self._alive, self._sums, np.inf)))

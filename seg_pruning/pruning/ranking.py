@@ -22,7 +22,7 @@ from seg_pruning.surgery.errors import PruningError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from seg_pruning.surgery.graph import ChannelGroup
+    from seg_pruning.surgery.graph import ChannelBranches, ChannelGroup
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,14 @@ class _Leaving:
     keys: Floats
 
 
-def merged(queues: Sequence[Queue], widths: AllWidths, selection: Selection, meter: Meter) -> Order:
+def merged(
+    queues: Sequence[Queue], widths: AllWidths, selection: Selection, meter: Meter, *, apart: bool = False
+) -> Order:
     """The order of all steps; ties go by step, then by group. Steps that ceilings take come first.
+
+    Blocks leave as long as what stays of a group is no less than its floor. It then depends on the scores how
+    small groups can become. Where `apart` is set, they leave as long as any columns might leave beside them,
+    so that all ends with `widths.steps`.
 
     Raises:
         PruningError: scores are counted per latency, which is not known.
@@ -87,15 +93,17 @@ def merged(queues: Sequence[Queue], widths: AllWidths, selection: Selection, met
     if not queues:
         return Order(np.zeros(0, dtype=np.int64))
     counts, forced = widths.steps, widths.forced
-    raced, branches = _raced(queues, widths, selection, meter)
+    saved = savings(meter, selection.per) if selection.scope == "global" else np.ones(len(counts))
+    scaled = [queue.values / (_scale(queue.scores, selection.normalise) or 1.0) for queue in queues]
+    raced, branches = _raced(scaled, widths, saved, meter.graph.branches, apart=apart)
     alone = set(range(len(queues))) - {at for steps in raced for at in steps.movers.tolist()}
-    keys = _keys(queues, counts, selection, meter)
     parts = list(raced)
     for at in sorted(alone):
         ranks = np.arange(counts[at])
-        parts.append(
-            _Leaving(np.full(counts[at], at), ranks, np.where(ranks < forced[at], -np.inf, keys[at]))
-        )
+        keys = (ranks + 1) / len(scaled[at])
+        if selection.scope == "global":
+            keys = worth(scaled[at][: counts[at]].mean(axis=1), saved[at])
+        parts.append(_Leaving(np.full_like(ranks, at), ranks, np.where(ranks < forced[at], -np.inf, keys)))
     movers = np.concatenate([part.movers for part in parts])
     ranks = np.concatenate([part.ranks for part in parts])
     worths = np.concatenate([part.keys for part in parts])
@@ -103,29 +111,30 @@ def merged(queues: Sequence[Queue], widths: AllWidths, selection: Selection, met
 
 
 def _raced(
-    queues: Sequence[Queue], widths: AllWidths, selection: Selection, meter: Meter
+    scaled: Sequence[Floats],
+    widths: AllWidths,
+    saved: Floats,
+    sets: Sequence[ChannelBranches],
+    *,
+    apart: bool,
 ) -> tuple[list[_Leaving], tuple[Ints, ...]]:
     """The steps of each set from which branches may leave, and for every set the order of its branches."""
-    found, branches = list[_Leaving](), list[Ints]()
-    for number, (each, order) in enumerate(zip(widths.branchings, meter.graph.branches, strict=True)):
-        branches.append(np.zeros(0, dtype=np.int64))
-        if each.least == each.size:
+    found, orders = list[_Leaving](), list[Ints]()
+    for number, (each, branches) in enumerate(zip(widths.branchings, sets, strict=True), start=len(scaled)):
+        orders.append(np.zeros(0, dtype=np.int64))
+        most = each.size - (each.least if apart else each.fewest)
+        if not most:
             continue
-        saved = savings(meter, selection.per)
+        floors = [0.0 if apart else floor for floor in each.floors]
         members = [
-            Member(
-                queues[at].values[:, list(rows)] / (_scale(queues[at].scores, selection.normalise) or 1.0),
-                price=saved[at],
-                steps=int(widths.steps[at]),
-                forced=int(widths.forced[at]),
-            )
-            for at, rows in zip(each.groups, order.rows.values(), strict=True)
+            Member(scaled[at][:, list(rows)], saved[at], int(widths.steps[at]), int(widths.forced[at]), floor)
+            for at, rows, floor in zip(each.groups, branches.rows.values(), floors, strict=True)
         ]
-        steps = played(members, price=saved[len(queues) + number], most=each.size - each.least)
-        movers = np.array([*each.groups, len(queues) + number])[steps.movers]
+        steps = played(members, price=saved[number], most=most)
+        movers = np.array([*each.groups, number])[steps.movers]
         found.append(_Leaving(movers, _ranks(movers), steps.keys))
-        branches[-1] = steps.branches
-    return found, tuple(branches)
+        orders[-1] = steps.branches
+    return found, tuple(orders)
 
 
 def _ranks(movers: Ints) -> Ints:
@@ -138,19 +147,6 @@ def _ranks(movers: Ints) -> Ints:
     for mover in np.unique(movers):
         ranks[movers == mover] = np.arange((movers == mover).sum())
     return np.maximum.accumulate(ranks)
-
-
-def _keys(queues: Sequence[Queue], counts: Ints, selection: Selection, meter: Meter) -> list[Floats]:
-    """What the steps of each group are merged by."""
-    if selection.scope == "local":
-        return [
-            np.arange(1, count + 1) / len(queue.scores) for queue, count in zip(queues, counts, strict=False)
-        ]
-    saved = savings(meter, selection.per)
-    return [
-        worth(queue.scores[:count] / (_scale(queue.scores, selection.normalise) or 1.0), saving)
-        for queue, count, saving in zip(queues, counts, saved, strict=False)
-    ]
 
 
 def _scale(scores: Floats, normalise: Normalise) -> float:

@@ -65,6 +65,8 @@ def select(
     counts = widths.shrinking
     queues = [Queue.of(group, scores, steps=int(n)) for group, n in zip(graph.prunable, counts, strict=True)]
     order = merged(queues, widths, selection, meter)
+    if not fits(widths.kept(np.bincount(order.movers, minlength=len(widths.steps)))):
+        order = merged(queues, widths, selection, meter, apart=True)
     steps = _spent(order.movers, widths, fits, once=selection.scope == "local")
     return _plan(graph, queues, order, widths.kept(steps).astype(np.int64), dropped)
 

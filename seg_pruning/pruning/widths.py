@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeAlias
@@ -81,34 +81,43 @@ class Widths:
 
 @dataclass(frozen=True)
 class Branching:
-    """How many blocks of some groups can stay: from `least` to all, multiples of `quantum`.
+    """How many blocks of some groups can stay: multiples of `quantum`.
 
     Attributes:
         groups: positions of the groups.
         size: blocks that each of them has.
-        least: blocks that always stay.
+        least: blocks with which every group keeps its floor, however many columns it loses.
+        fewest: blocks with which it does where it loses none.
         quantum: what numbers of blocks are multiples of.
+        floors: channels that each group keeps in any case.
     """
 
     groups: tuple[int, ...]
     size: int
     least: int
+    fewest: int
     quantum: int
+    floors: tuple[float, ...]
 
     @classmethod
     def of(
         cls, groups: Mapping[int, Widths], floors: Sequence[float], *, size: int, round_to: int
     ) -> Branching:
-        """The numbers of blocks with which all `groups`, by their positions, keep their floors.
+        """The numbers of blocks that `groups`, by their positions, can have.
 
         Blocks stay where widths could not be multiples of `round_to` then.
         """
         quantum = math.gcd(size, round_to)
-        fits = all(each.width % each.quantum == 0 for each in groups.values())
-        per_block = [each.least // size for each in groups.values()]
-        wanted = [min(size, floor / n) for floor, n in zip(floors, per_block, strict=True)]
-        least = max(1, math.ceil(round(max(wanted), 6))) if fits else size
-        return cls(tuple(groups), size, least, quantum)
+        if any(each.width % each.quantum for each in groups.values()):
+            return cls(tuple(groups), size, size, size, quantum, tuple(floors))
+
+        def blocks(columns: Iterable[int]) -> int:
+            wanted = [min(size, floor / n) for floor, n in zip(floors, columns, strict=True)]
+            return max(1, math.ceil(round(max(wanted), 6)))
+
+        least = blocks(each.least // size for each in groups.values())
+        fewest = blocks(each.width // size for each in groups.values())
+        return cls(tuple(groups), size, least, fewest, quantum, tuple(floors))
 
 
 class AllWidths:
@@ -120,7 +129,7 @@ class AllWidths:
 
     @cached_property
     def steps(self) -> Ints:
-        """How many steps each group may take, and how many blocks of each set may leave."""
+        """How many steps each group may take, and how many blocks of each set may leave, all together."""
         blocks = [b.size - b.least for b in self.branchings]
         return np.array([*(w.steps for w in self.each), *blocks], dtype=np.int64)
 
@@ -129,7 +138,7 @@ class AllWidths:
         """For each group how many steps it may take, and blocks lose: nothing leaves it where that is 0."""
         steps = self.steps[: len(self.each)].copy()
         for branching in self.branchings:
-            steps[list(branching.groups)] += branching.size - branching.least
+            steps[list(branching.groups)] += branching.size - branching.fewest
         return steps
 
     @cached_property

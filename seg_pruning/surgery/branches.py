@@ -4,12 +4,14 @@ Offered is only what can be proved from the trace: the rows are seen by nothing 
 To everything else their channels are channels like others, of which any may leave.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from seg_pruning.surgery.entries import Branches, Fit
+from seg_pruning.surgery.expressions import Attribute, leaves
 from seg_pruning.surgery.grouping import NO_GROUP, Grouping
 from seg_pruning.surgery.labels import LabelArray
 from seg_pruning.surgery.trace import Trace
@@ -38,15 +40,23 @@ class BranchSet:
 
 def branch_sets(trace: Trace, grouping: Grouping, refused: frozenset[int]) -> tuple[BranchSet, ...]:
     """The sets of branches from which some may leave, without the entries that are `refused`."""
+    elsewhere = {leaf for fit in trace.fits for _, size in fit.sizes for leaf in leaves(size)}
     entries = {}
     for number, entry in enumerate(trace.branches):
         sides = [_side(grouping, lines) for lines in entry.lines]
-        if number not in refused and all(sides):
+        if number not in refused and all(sides) and entry.size not in elsewhere:
             entries[number] = [side for side in sides if side is not None]
     found = [_aligned(entries, numbers) for numbers in _connected(entries)]
     sets = [each for each in found if each is not None and _explained(trace, grouping, each)]
     seen = _seen_by_parts(trace, grouping) if sets else frozenset()
-    return tuple(each for each in sets if not seen & each.rows.keys())
+    alone = [each for each in sets if not seen & each.rows.keys()]
+    counting = Counter(size for each in alone for size in _counted_by(trace, each))
+    return tuple(each for each in alone if all(counting[size] == 1 for size in _counted_by(trace, each)))
+
+
+def _counted_by(trace: Trace, found: BranchSet) -> set[Attribute]:
+    """The attributes that hold the number of branches: two sets that share one could not differ."""
+    return {trace.branches[number].size for number in found.entries}
 
 
 def fits_of(trace: Trace, sets: tuple[BranchSet, ...]) -> tuple[Fit, ...]:

@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from seg_pruning.surgery.expressions import Expression
+from seg_pruning.surgery.expressions import Attribute, Expression
 from seg_pruning.surgery.labels import LabelArray, LabelSet
 
 NO_DIM = -1
@@ -51,12 +51,12 @@ class Branches:
     Attributes:
         lines: label arrays of shape `(branches, channels)`; line i of one leaves with line i of each other.
         blocks: numbers of the block constraints that hold because of them.
-        size: how their number came about.
+        size: the attribute that holds their number.
     """
 
     lines: tuple[LabelArray, ...]
     blocks: tuple[int, ...]
-    size: Expression
+    size: Attribute
 
 
 @dataclass(frozen=True, slots=True)

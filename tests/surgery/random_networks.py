@@ -43,6 +43,26 @@ class Grouped(Step):
         return [torch.sigmoid(self.conv(x))]
 
 
+class Paths(Step):
+    """Groups that only layers of their own read, whose number may fall; perhaps with norms of as many."""
+
+    def __init__(self, width, other, choice):
+        super().__init__(width, other, choice)
+        groups = 2 + choice % 4
+        wide, inner = groups * (1 + choice % 3), groups * (1 + choice % 5)
+        self.widths = [WIDTHS[choice % len(WIDTHS)]]
+        make = (lambda: nn.GroupNorm(groups, inner), lambda: nn.BatchNorm2d(inner), nn.Identity)
+        kind = (nn.Conv2d, nn.ConvTranspose2d)[choice % 2]
+        self.squeeze = nn.Conv2d(width, wide, 1)
+        self.paths, self.norm = kind(wide, inner, 3, padding=1, groups=groups), make[choice % 3]()
+        self.gate = nn.Conv2d(inner, inner, 1, groups=groups if choice % 4 == 0 else 1)
+        self.expand = nn.Conv2d(inner, self.widths[0], 1)
+
+    def forward(self, x, y):
+        x = torch.sigmoid(self.norm(self.paths(torch.sigmoid(self.squeeze(x)))))
+        return [self.expand(x * torch.sigmoid(self.gate(x.mean((2, 3), keepdim=True))))]
+
+
 class Depthwise(Step):
     def __init__(self, width, other, choice):
         super().__init__(width, other, choice)
@@ -185,6 +205,7 @@ class Twice(Step):
 STEPS = [
     Conv,
     Grouped,
+    Paths,
     Depthwise,
     Transposed,
     Linear,

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.flop_counter import flop_registry
 
 from seg_pruning.surgery.entries import Call, Work
-from seg_pruning.surgery.expressions import Expression
+from seg_pruning.surgery.expressions import Attribute, Expression
 from seg_pruning.surgery.labels import LabelArray, LabelSet, Shape, along, span, touching, vector
 from seg_pruning.surgery.ledger import Ledger
 from seg_pruning.surgery.rules.branching import branch
@@ -152,7 +152,7 @@ def _shrunk(ledger: Ledger, call: Call, outer: LabelArray) -> LabelArray:
         ledger.meet(outer, read, f"{call.name} reads channels that are fixed")
     single = ledger.fresh(groups) if transposed else read
     lines = [outer.reshape(groups, -1)]
-    if size is None or single is None:
+    if not isinstance(size, Attribute) or single is None:
         ledger.pin(single, f"{call.name} has {groups} groups of which one channel is left")
     else:
         lines.append(single.reshape(groups, 1))
