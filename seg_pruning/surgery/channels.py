@@ -55,7 +55,8 @@ class ChannelGroup:
         layers: every layer that holds a part of them.
         members: their elements in parameters and buffers.
         rows: channel numbers of each block, shape `(blocks, size / blocks)`: each block keeps as many
-            channels as every other. One row where the channels are free.
+            channels as every other, or leaves as a whole where `graph.branches` has it. One row where the
+            channels are free.
         prunable: whether any may leave.
         reason: why not; empty when prunable.
     """

@@ -35,7 +35,9 @@ def report(graph: ChannelGraph, *, width: int = 140) -> str:
 
 
 def _note(graph: ChannelGraph, group: ChannelGroup) -> str:
-    blocks = f"{len(group.rows)} blocks of equal width; " if len(group.rows) > 1 else ""
+    whole = any(group.name in branches.rows for branches in graph.branches)
+    fewer = ", or fewer" if whole else ""
+    blocks = f"{len(group.rows)} blocks of equal width{fewer}; " if len(group.rows) > 1 else ""
     population = (
         "; norms, means or softmax run over those that are kept" if group.name in graph.populations else ""
     )

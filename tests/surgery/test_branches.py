@@ -10,8 +10,8 @@ from torch.nn.utils import parametrizations
 
 from seg_pruning.surgery.apply import apply_
 from seg_pruning.surgery.errors import PruningError
+from seg_pruning.surgery.note import structure_of
 from seg_pruning.surgery.plan import Plan
-from seg_pruning.surgery.structure import structure_of
 from seg_pruning.surgery.trial import random_plan, trace
 from tests.networks import Net, Paths, conv
 from tests.surgery.oracle import answers, masked_original, masks_of, randomise_, same, uneven_plan

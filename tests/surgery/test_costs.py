@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -23,6 +25,18 @@ def test_predicted_costs_are_those_of_the_pruned_network(name):
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             Inputs.of(model.example()).call(model)
         assert graph.costs.macs(kept) == counter.get_total_flops() // 2
+
+
+@pytest.mark.parametrize("name", ["Paths", "Grouped", "GroupedTransposed", "Depthwise"])
+def test_predicted_lengths_are_those_of_the_pruned_weights(name):
+    model = NETWORKS[name]().eval()
+    graph = trace(model, model.example())
+    dims = [(n, dim) for n, p in model.named_parameters() for dim in range(2) if p.ndim == 4]
+    for seed in range(6):
+        plan, pruned = uneven_plan(graph, seed), copy.deepcopy(model)
+        apply_(pruned, graph.cut(plan))
+        expected = [pruned.get_parameter(n).shape[dim] for n, dim in dims]
+        assert graph.lengths(dims).each(graph.widths(plan)).round(6).tolist() == expected
 
 
 # conv 3 -> 8 (3x3, bias) on 10x10, conv 12 -> 4 (1x1) that reads 8 + 4 channels, a head of 2 fixed outputs

@@ -34,6 +34,11 @@ FREE = {
         "stem": (7, 1, "stem.weight stem.bias up.weight"),
         "up": (10, 1, "up.weight up.bias head.weight"),
     },
+    "Paths": {
+        "stem": (12, 3, "stem.weight stem.bias norm.weight norm.bias paths.weight"),
+        "paths": (18, 3, "paths.weight paths.bias up.weight"),
+        "up": (9, 3, "up.weight up.bias head.weight"),
+    },
     "GroupedTransposed": {
         "stem": (12, 3, "stem.weight stem.bias up.weight"),
         "up": (18, 3, "up.weight up.bias wide.weight wide.bias head.weight"),

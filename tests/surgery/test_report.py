@@ -38,6 +38,14 @@ def test_only_those_whose_distribution_changes_are_said_to():
     assert {group.name for group in graph.prunable} == {"queries", "keys"}
 
 
+@pytest.mark.parametrize(("name", "said"), [("Grouped", True), ("Halves", False)])
+def test_blocks_that_may_leave_as_a_whole_are_said(name, said):
+    graph = trace(NETWORKS[name](), NETWORKS[name].example())
+    lines = [line for line in graph.report().splitlines() if "blocks of equal width" in line]
+    assert lines
+    assert all(("or fewer" in line) == said for line in lines)
+
+
 @pytest.mark.parametrize(("name", "said"), [("LayerNorm", True), ("GroupNorm", True), ("Chain", False)])
 def test_a_norm_whose_population_changes_is_said(name, said):
     graph = trace(NETWORKS[name](), NETWORKS[name].example())
