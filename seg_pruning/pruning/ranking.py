@@ -96,9 +96,9 @@ def merged(
     saved = savings(meter, selection.per) if selection.scope == "global" else np.ones(len(counts))
     scaled = [queue.values / (_scale(queue.scores, selection.normalise) or 1.0) for queue in queues]
     raced, branches = _raced(scaled, widths, saved, meter.graph.branches, apart=apart)
-    alone = set(range(len(queues))) - {at for steps in raced for at in steps.movers.tolist()}
+    together = {at for each in widths.branchings if each.leaving(apart=apart) for at in each.groups}
     parts = list(raced)
-    for at in sorted(alone):
+    for at in (at for at in range(len(queues)) if at not in together):
         ranks = np.arange(counts[at])
         keys = (ranks + 1) / len(scaled[at])
         if selection.scope == "global":
@@ -122,7 +122,7 @@ def _raced(
     found, orders = list[_Leaving](), list[Ints]()
     for number, (each, branches) in enumerate(zip(widths.branchings, sets, strict=True), start=len(scaled)):
         orders.append(np.zeros(0, dtype=np.int64))
-        most = each.size - (each.least if apart else each.fewest)
+        most = each.leaving(apart=apart)
         if not most:
             continue
         floors = [0.0 if apart else floor for floor in each.floors]

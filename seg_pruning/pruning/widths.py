@@ -119,6 +119,10 @@ class Branching:
         fewest = blocks(each.width // size for each in groups.values())
         return cls(tuple(groups), size, least, fewest, quantum, tuple(floors))
 
+    def leaving(self, *, apart: bool) -> int:
+        """How many blocks may leave: `apart` from columns, or as long as those do not."""
+        return self.size - (self.least if apart else self.fewest)
+
 
 class AllWidths:
     """The widths of all groups side by side, and behind them the blocks of each set, to be read fast."""

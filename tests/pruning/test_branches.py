@@ -85,6 +85,17 @@ def test_floors_and_rounding_hold_for_what_both_leave(floor: float, round_to: in
         assert len(kept) % round_to == 0
 
 
+@pytest.mark.parametrize(("floor", "channels", "least"), [(8, 12, 8), (7, 12, 8), (6, 9, 6), (5, 9, 6)])
+def test_a_column_stays_where_it_is_needed_for_a_block_that_left(
+    floor: int, channels: int, least: int
+) -> None:
+    _, graph = small(Grouped)
+    selection = Selection(floor={"stem": floor, "*": 0.0}, head_floor=0.0)
+    plan = select(graph, but_one_worthless(graph), Amounts(10**9, 10**9, channels), selection)
+    assert len(plan.kept["stem"]) == least
+    assert graph.widths(plan)[-1] == 2
+
+
 def test_the_smallest_that_is_said_to_be_reachable_is_reached() -> None:
     _, graph = small(Grouped)
     smallest = amounts(graph, np.array([1.0, 1.0, 1.0]))
