@@ -1,7 +1,8 @@
 """The one order in which channels leave.
 
 Every group is a queue of steps. A step takes one channel, or one from each block, the least important first;
-its score is the mean of its channels'. `global` scope merges all queues by score, `local` by the share of
+its score is the mean of its channels'. Where blocks may leave as a whole (`branches`) another step takes such
+a block from each group that loses it. `global` scope merges all queues by score, `local` by the share of
 the group that is gone.
 """
 

@@ -27,7 +27,7 @@ from seg_pruning.surgery.labels import (
 from seg_pruning.surgery.rows import Rows
 from seg_pruning.surgery.scales import Scales
 from seg_pruning.surgery.sizes import Size
-from seg_pruning.surgery.standing import Operand, without_whole_blocks
+from seg_pruning.surgery.standing import without_whole_blocks
 
 
 @dataclass
@@ -40,12 +40,14 @@ class Ledger:
         scales: of attention; found in one pass, used in the next.
         standing: numbers of ops at which no block leaves as a whole, although it could; likewise.
         dense: shapes that tensors had before earlier cuts: blocks that shrank to one channel stay blocks.
+        dense_sizes: attributes that earlier cuts have changed, as they were before.
     """
 
     joint: dict[str, tuple[int, ...]] = field(default_factory=dict)
     scales: Scales = field(default_factory=Scales)
     standing: frozenset[int] = frozenset()
     dense: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    dense_sizes: Mapping[Attribute, int] = field(default_factory=dict)
     wanted_joint: dict[str, tuple[int, ...]] = field(default_factory=dict)
     mints: list[Mint] = field(default_factory=list)
     roles: dict[int, Role] = field(default_factory=dict)

@@ -136,6 +136,7 @@ def record(
     example_inputs: ExampleInputs | Inputs,
     *,
     dense: Mapping[str, tuple[int, ...]] | None = None,
+    dense_sizes: Mapping[Attribute, int] | None = None,
     follows: frozenset[int] = frozenset(),
     standing: frozenset[int] = frozenset(),
 ) -> Trace:
@@ -147,6 +148,7 @@ def record(
         model: any module that runs.
         example_inputs: what it is called with.
         dense: shapes that its tensors had before earlier cuts.
+        dense_sizes: attributes that these have changed, as they were before.
         follows: numbers of the attentions whose queries may lose width; see `Scales`.
         standing: numbers of the ops at which no block may leave as a whole.
 
@@ -157,7 +159,13 @@ def record(
     joint = _grouped_weights(model)
     while True:
         with untouched(model):
-            empty = Ledger(joint=joint, scales=Scales(follows), standing=standing, dense=dense or {})
+            empty = Ledger(
+                joint=joint,
+                scales=Scales(follows),
+                standing=standing,
+                dense=dense or {},
+                dense_sizes=dense_sizes or {},
+            )
             ledger = _run(model, inputs, empty)
         wanted = {name: dims for name, dims in ledger.wanted_joint.items() if name not in joint}
         if not wanted:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from seg_pruning.surgery.inputs import ExampleInputs, Inputs
 from seg_pruning.surgery.labels import LabelArray
 from seg_pruning.surgery.note import structure_of
 from seg_pruning.surgery.plan import Plan
+from seg_pruning.surgery.structure import Structure
 from seg_pruning.surgery.trace import record
 from seg_pruning.surgery.trial_values import trial_values
 from seg_pruning.surgery.untouched import untouched
@@ -38,16 +39,17 @@ def trace(model: nn.Module, example_inputs: ExampleInputs | Inputs) -> ChannelGr
         PruningError: the network cannot be run on `example_inputs`, or runs different ops each time.
     """
     inputs = Inputs.of(example_inputs)
-    structure = structure_of(model)
-    dense = None if structure is None else structure.dense
-    graph = ChannelGraph(record(model, inputs, dense=dense))
+    structure = structure_of(model) or Structure()
+    sizes = {attribute: before for attribute, (before, _) in structure.sizes.items()}
+    read = partial(record, model, inputs, dense=structure.dense, dense_sizes=sizes)
+    graph = ChannelGraph(read())
     if held := _held_by_scale(graph):
-        graph = ChannelGraph(record(model, inputs, dense=dense, follows=held))
+        graph = ChannelGraph(read(follows=held))
     with untouched(model):  # around all trials: each shows the next whether its ops depend on a counter
         trial = _Trial(model, inputs, trial_values(model, inputs, graph.trace.ops))
         graph = _tried(graph, trial)
         if standing := _stuck_as_a_whole(graph):
-            again = record(model, inputs, dense=dense, follows=held, standing=standing)
+            again = read(follows=held, standing=standing)
             graph = max(graph, _tried(ChannelGraph(again), trial), key=_free)
     return graph
 

@@ -39,7 +39,7 @@ def convolution(ledger: Ledger, call: Call) -> tuple[LabelSet, ...]:
     _pin_non_channels(ledger, call)
     if call["groups"] == 1:
         made = _dense(ledger, call)
-    elif ledger.dense_shape(weight)[1] == 1 and (not call["transposed"] or weight.shape[0] == call["groups"]):
+    elif _is_depthwise(ledger, call):
         made = _depthwise(ledger, call)
     else:
         made = _grouped(ledger, call)
@@ -101,6 +101,13 @@ def _depthwise(ledger: Ledger, call: Call) -> LabelArray | None:
         ledger.pin(read, f"{call.name} is given {groups} groups by a number")
     ledger.fit(read, {0: size}, 0)
     return made
+
+
+def _is_depthwise(ledger: Ledger, call: Call) -> bool:
+    """Whether each group of the dense network had one channel to read."""
+    size, dense = _groups_passed(ledger, call), ledger.dense_shape(call["weight"])
+    groups = ledger.dense_sizes.get(size, call["groups"]) if isinstance(size, Attribute) else call["groups"]
+    return dense[1] == 1 and (not call["transposed"] or dense[0] == groups)
 
 
 def _groups_passed(ledger: Ledger, call: Call) -> Expression | None:
