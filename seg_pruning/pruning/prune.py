@@ -28,7 +28,7 @@ from seg_pruning.surgery.dead import dead_modules
 from seg_pruning.surgery.errors import PruningError
 from seg_pruning.surgery.graph import ChannelGraph
 from seg_pruning.surgery.inputs import ExampleInputs, Inputs
-from seg_pruning.surgery.operation import operate_
+from seg_pruning.surgery.operation import Operation, operate_
 from seg_pruning.surgery.plan import Plan
 from seg_pruning.surgery.trial import trace
 
@@ -86,9 +86,8 @@ def prune_(
         dead: drop modules that never run, in eval or in train mode.
         data: pairs of inputs and target, for criteria that need gradients; or inputs alone.
         loss: called with output and target, for criteria that need gradients.
-        compensate: once the cut is certified, make up for it on `data` without training: weights that stay
-            say what the removed channels said, see `compensation`, and BatchNorm is estimated anew.
-        selection: all options of the selection at once, in place of `scope`, `protect` and `round_to`.
+        compensate: then make up for the certified cut on `data`, see `compensation`; no training.
+        selection: all options at once, in place of `scope`, `protect` and `round_to`.
         target: what a latency is meant for: threads, dtype and batch, on the device of `model`.
 
     Raises:
@@ -106,18 +105,13 @@ def prune_(
     wanted, chosen = Budget.of(budget), criteria.get(criterion)
     _check(model, optimizers)
     seen = _seen(data) if compensate else []
-    inputs = Inputs.of(example_inputs)
-    inputs = inputs.to(device=device_of(model, inputs))
+    inputs = (given := Inputs.of(example_inputs)).to(device=device_of(model, given))
     task = _Task.of(model, inputs, wanted, options, dead=dead, target=target)
     before = _cost(model, inputs, task.latency)
     unread = protected(task.graph, task.options.protect)
     scores = score(task.graph, model, chosen, data=seen or data, loss=loss, unread=unread)
     plan, predicted, got_ms = task.planned(scores)
-    changes = compensation(model, task.graph.cut(plan), _calls(model, seen)) if seen else {}
-    done = operate_(model, task.graph, plan, inputs, optimizers=tuple(optimizers))
-    if seen:
-        compensate_(model, done.cut, changes)
-        recalibrate_(model, tracking_norms(model), _calls(model, seen))
+    done = _operate_(model, task.graph, plan, inputs, tuple(optimizers), seen)
     after, memory = _cost(model, inputs, task.latency), peak_memory(model, inputs)
     got = replace(predicted, params=after.params, macs=after.macs, memory=memory, latency_ms=got_ms)
     report = spent(task.limit, predicted, got, wanted.names)
@@ -203,6 +197,23 @@ def _seen(data: Iterable[object] | None) -> list[object]:
             "called with, or pairs of that and a target"
         )
     return found
+
+
+def _operate_(
+    model: nn.Module,
+    graph: ChannelGraph,
+    plan: Plan,
+    inputs: Inputs,
+    optimizers: tuple[Optimizer, ...],
+    seen: list[object],
+) -> Operation:
+    """The certified cut; then, where there is data, what makes up for it."""
+    changes = compensation(model, graph.cut(plan), _calls(model, seen)) if seen else {}
+    done = operate_(model, graph, plan, inputs, optimizers=optimizers)
+    if seen:
+        compensate_(model, done.cut, changes)
+        recalibrate_(model, tracking_norms(model), _calls(model, seen))
+    return done
 
 
 def _calls(model: nn.Module, seen: Iterable[object]) -> Iterator[Inputs]:

@@ -1,7 +1,7 @@
 """One forward pass, read op by op: which channels are tied, which are pinned, which sizes follow."""
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -155,22 +155,12 @@ def record(
     Raises:
         PruningError: the network cannot be run on `example_inputs`, or returns no tensor.
     """
-    inputs = Inputs.of(example_inputs)
-    joint = _grouped_weights(model)
-    while True:
-        with untouched(model):
-            empty = Ledger(
-                joint=joint,
-                scales=Scales(follows),
-                standing=standing,
-                dense=dense or {},
-                dense_sizes=dense_sizes or {},
-            )
-            ledger = _run(model, inputs, empty)
-        wanted = {name: dims for name, dims in ledger.wanted_joint.items() if name not in joint}
-        if not wanted:
-            break
-        joint = {**joint, **wanted}
+
+    def empty(joint: Mapping[str, tuple[int, ...]]) -> Ledger:
+        scales, sizes = Scales(follows), dense_sizes or {}
+        return Ledger(joint=joint, scales=scales, standing=standing, dense=dense or {}, dense_sizes=sizes)
+
+    ledger = _filled(model, Inputs.of(example_inputs), empty)
     root = components(ledger.count, ledger.ties)
     named = dict(itertools.chain(model.named_parameters(), model.named_buffers()))
     return Trace(
@@ -194,6 +184,20 @@ def record(
         branches=tuple(ledger.branches),
         laid_out=tuple(ledger.rows.laid_out),
     )
+
+
+def _filled(
+    model: nn.Module, inputs: Inputs, empty: Callable[[Mapping[str, tuple[int, ...]]], Ledger]
+) -> Ledger:
+    """What the rules said once all grouped weights were known."""
+    joint = _grouped_weights(model)
+    while True:
+        with untouched(model):
+            ledger = _run(model, inputs, empty(joint))
+        wanted = {name: dims for name, dims in ledger.wanted_joint.items() if name not in joint}
+        if not wanted:
+            return ledger
+        joint = {**joint, **wanted}
 
 
 def _grouped_weights(model: nn.Module) -> dict[str, tuple[int, ...]]:
