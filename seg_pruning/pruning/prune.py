@@ -103,19 +103,18 @@ def prune_(
     """
     options = _options(selection, scope, protect, round_to)
     wanted, chosen = Budget.of(budget), criteria.get(criterion)
-    _check(model, optimizers)
+    inputs = _checked(model, example_inputs, optimizers)
     seen = _seen(data) if compensate else []
-    inputs = (given := Inputs.of(example_inputs)).to(device=device_of(model, given))
     task = _Task.of(model, inputs, wanted, options, dead=dead, target=target)
     before = _cost(model, inputs, task.latency)
-    unread = protected(task.graph, task.options.protect)
-    scores = score(task.graph, model, chosen, data=seen or data, loss=loss, unread=unread)
+    whole = protected(task.graph, task.options.protect)
+    scores = score(task.graph, model, chosen, data=seen or data, loss=loss, unread=whole)
     plan, predicted, got_ms = task.planned(scores)
     done = _operate_(model, task.graph, plan, inputs, tuple(optimizers), seen)
     after, memory = _cost(model, inputs, task.latency), peak_memory(model, inputs)
     got = replace(predicted, params=after.params, macs=after.macs, memory=memory, latency_ms=got_ms)
-    report = spent(task.limit, predicted, got, wanted.names)
-    return PruneResult(before, after, plan, done.cut, done.max_error, report)
+    told = spent(task.limit, predicted, got, wanted.names)
+    return PruneResult(before, after, plan, done.cut, done.max_error, told)
 
 
 @dataclass(frozen=True)
@@ -220,8 +219,8 @@ def _calls(model: nn.Module, seen: Iterable[object]) -> Iterator[Inputs]:
     return (batch.inputs for batch in read_batches(seen, model, paired=False))
 
 
-def _check(model: nn.Module, optimizers: Iterable[Optimizer]) -> None:
-    """Refuses one optimizer in place of a list, and parameters that no score could rank."""
+def _checked(model: nn.Module, example_inputs: ExampleInputs, optimizers: Iterable[Optimizer]) -> Inputs:
+    """The inputs where `model` runs; refuses one optimizer in place of a list, and values not to be ranked."""
     if isinstance(optimizers, Optimizer):
         raise PruningError(f"expected optimizers to be a list, but got one {type(optimizers).__name__}: [it]")
     bad = [name for name, parameter in model.named_parameters() if not parameter.isfinite().all()]
@@ -230,6 +229,8 @@ def _check(model: nn.Module, optimizers: Iterable[Optimizer]) -> None:
             f"parameters hold values that are not finite: {', '.join(bad[:10])}; "
             "prune a checkpoint from before training diverged"
         )
+    inputs = Inputs.of(example_inputs)
+    return inputs.to(device=device_of(model, inputs))
 
 
 def _options(

@@ -156,7 +156,7 @@ def record(
         PruningError: the network cannot be run on `example_inputs`, or returns no tensor.
     """
 
-    def empty(joint: Mapping[str, tuple[int, ...]]) -> Ledger:
+    def empty(joint: dict[str, tuple[int, ...]]) -> Ledger:
         scales, sizes = Scales(follows), dense_sizes or {}
         return Ledger(joint=joint, scales=scales, standing=standing, dense=dense or {}, dense_sizes=sizes)
 
@@ -187,7 +187,7 @@ def record(
 
 
 def _filled(
-    model: nn.Module, inputs: Inputs, empty: Callable[[Mapping[str, tuple[int, ...]]], Ledger]
+    model: nn.Module, inputs: Inputs, empty: Callable[[dict[str, tuple[int, ...]]], Ledger]
 ) -> Ledger:
     """What the rules said once all grouped weights were known."""
     joint = _grouped_weights(model)
