@@ -220,7 +220,7 @@ def _calls(model: nn.Module, seen: Iterable[object]) -> Iterator[Inputs]:
 
 
 def _checked(model: nn.Module, example_inputs: ExampleInputs, optimizers: Iterable[Optimizer]) -> Inputs:
-    """The inputs where `model` runs; refuses one optimizer in place of a list, and values not to be ranked."""
+    """The inputs where `model` runs; refuses one optimizer in place of a list, and NaN."""
     if isinstance(optimizers, Optimizer):
         raise PruningError(f"expected optimizers to be a list, but got one {type(optimizers).__name__}: [it]")
     bad = [name for name, parameter in model.named_parameters() if not parameter.isfinite().all()]
