@@ -17,8 +17,8 @@ _HEADER = """# Benchmarks
 - `surgery.py`: what a cut costs in time and memory, and what Torch-Pruning makes of the same networks; below.
 - `kvasir.py`: accuracy, size and latency of networks trained on Kvasir-SEG; its table is in the project's
   README.
-- [`recovery/`](recovery/README.md): criteria and recoveries from the same dense networks, with their controls and
-  beside Torch-Pruning, on Kvasir-SEG.
+- [`recovery/`](recovery/README.md): criteria and recoveries from the same dense networks, with their controls
+  and beside Torch-Pruning, on Kvasir-SEG.
 - `scores.py`: which share of a training step gathering Taylor scores takes, how long a selection takes, and
   what widths in multiples of 8 spare at the same MACs.
 

@@ -8,14 +8,15 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.recovery.arms import BUDGETS, CRITERIA, PEERS, RECIPES, Budget
+from benchmarks.recovery.arms import BUDGETS, CRITERIA, PEERS, RECIPES, UNTRAINED, Budget
 from benchmarks.recovery.lines import Line, title
 
 COLOURS = {"criterion": "#1f6f8b", "recipe": "#2a9d4a", "peer": "#c8553d", "control": "#6b6b6b"}
 
 
 def draw(lines: Mapping[tuple[str, Budget], Line], control: Line, file: Path) -> None:
-    """Writes the figure; arms are in the order of their mean over the budgets."""
+    """Writes the figure of what was trained; arms are in the order of their mean over the budgets."""
+    lines = {key: one for key, one in lines.items() if key[0] not in UNTRAINED}
     budgets = [budget for budget in BUDGETS if any(of == budget for _, of in lines)]
     names = sorted({name for name, _ in lines}, key=lambda name: _overall(lines, name))
     mpl.rcParams["svg.hashsalt"] = "recovery"  # the same figure is the same file
@@ -45,8 +46,10 @@ def _panel(at: Axes, lines: Mapping[str, Line], names: list[str], control: Line)
             continue
         one, colour = lines[name], COLOURS[kind(name)]
         at.errorbar(one.mean, row, xerr=one.gap[1], color=colour, marker="o", markersize=5, linewidth=1)
-        at.plot(one.dice, [row] * len(one.dice), linestyle="", marker="|", color=colour, alpha=0.7)
-    at.set_xlim(left=max(0.0, min((min(one.dice) for one in lines.values()), default=0.0) - 0.02))
+        at.plot(
+            list(one.dice.values()), [row] * len(one.dice), linestyle="", marker="|", color=colour, alpha=0.7
+        )
+    at.set_xlim(left=max(0.0, min((min(one.dice.values()) for one in lines.values()), default=0.0) - 0.02))
     at.grid(axis="x", alpha=0.3)
     at.tick_params(labelsize=8)
 

@@ -26,7 +26,7 @@ class Line:
         params: mean over seeds.
         macs: mean over seeds.
         latency: the same, relative to the dense network.
-        dice: of each seed, at threshold 0.5, mean over test images.
+        dice: by seed, at threshold 0.5, mean over test images.
         tuned: the same at the threshold that is best on validation images.
         val: mean Dice of the validation images at 0.5.
         gap: mean difference to the control and its standard error over images.
@@ -36,7 +36,7 @@ class Line:
     params: float
     macs: float
     latency: float
-    dice: tuple[float, ...]
+    dice: Mapping[int, float]
     tuned: float
     val: float
     gap: tuple[float, float]
@@ -45,7 +45,7 @@ class Line:
     @property
     def mean(self) -> float:
         """Dice over seeds."""
-        return float(np.mean(self.dice))
+        return float(np.mean(list(self.dice.values())))
 
 
 def read(folder: Path) -> dict[int, Rows]:
@@ -68,7 +68,7 @@ def line(rows: Mapping[int, Row], control: Mapping[int, Row]) -> Line:
         params=mean("params"),
         macs=mean("macs"),
         latency=mean("latency"),
-        dice=tuple(float(np.mean(rows[seed]["test"])) for seed in seeds),
+        dice={seed: float(np.mean(rows[seed]["test"])) for seed in seeds},
         tuned=mean("tuned"),
         val=float(np.mean([rows[seed]["val"][HALF] for seed in seeds])),
         gap=paired(rows, control),

@@ -7,10 +7,10 @@ standard errors are over images.
 """
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmarks.recovery.arms import BUDGETS, CONTROLS, Budget
+from benchmarks.recovery.arms import BUDGETS, CONTROLS, UNTRAINED, Budget
 from benchmarks.recovery.lines import Line, line, read, title
 
 CONTROL = next(iter(CONTROLS))
@@ -36,33 +36,40 @@ def main() -> None:
 
 
 def tables(lines: Mapping[tuple[str, Budget], Line], control: Line) -> str:
-    """Markdown: a table for each budget, the best arm first."""
-    parts = [f"{CONTROL}: Dice {_seeds(control)}, mean {control.mean:.3f} ({control.error:.3f})"]
+    """Markdown: tables for each budget, the best arm first; a dash where a seed was not run."""
+    seeds = sorted({seed for one in (control, *lines.values()) for seed in one.dice})
+    parts = [f"{CONTROL}: Dice {_seeds(control, seeds)}, mean {control.mean:.3f} ({control.error:.3f})"]
     for budget in BUDGETS:
-        of_budget = {name: one for (name, of), one in lines.items() if of == budget}
-        if of_budget:
-            parts += ["", f"**{title(budget)}**", "", _row(*_COLUMNS), _row(*["---"] * len(_COLUMNS))]
-        for name in sorted(of_budget, key=lambda name: -of_budget[name].mean):
-            parts.append(written(name, of_budget[name]))
+        for what, here in (("", False), (", before any training", True)):
+            chosen = {
+                name: one for (name, of), one in lines.items() if of == budget and (name in UNTRAINED) is here
+            }
+            parts += _table(f"{title(budget)}{what}", chosen, seeds) if chosen else []
     return "\n".join(parts)
 
 
-def written(name: str, one: Line) -> str:
+def _table(title: str, lines: Mapping[str, Line], seeds: Sequence[int]) -> list[str]:
+    ordered = sorted(lines, key=lambda name: -lines[name].mean)
+    head = ["", f"**{title}**", "", _row(*_COLUMNS), _row(*["---"] * len(_COLUMNS))]
+    return head + [written(name, lines[name], seeds) for name in ordered]
+
+
+def written(name: str, one: Line, seeds: Sequence[int]) -> str:
     """A row."""
     return _row(
         name,
         f"{one.params / 1e6:.2f} M",
         f"{one.macs / 1e6:,.0f} M",
         f"{one.latency:.0%}",
-        _seeds(one),
+        _seeds(one, seeds),
         f"{one.mean:.3f}",
         f"{one.tuned:.3f}",
         f"{one.gap[0]:+.3f} ({one.gap[1]:.3f})",
     )
 
 
-def _seeds(one: Line) -> str:
-    return " / ".join(f"{value:.3f}" for value in one.dice)
+def _seeds(one: Line, seeds: Sequence[int]) -> str:
+    return " / ".join(f"{one.dice[seed]:.3f}" if seed in one.dice else "-" for seed in seeds)
 
 
 def _row(*cells: str) -> str:
