@@ -119,6 +119,9 @@ RECIPES: Mapping[str, Arm] = {
     ),
     "taylor in 5 cuts": Arm(Ours(TAYLOR, events=5)),
     "taylor in 5 cuts, distilled, rate 1e-3": Arm(Ours(TAYLOR, events=5), rate=1e-3, distil=True),
+    "taylor in 5 compensated cuts, distilled, rate 1e-3": Arm(
+        Ours(TAYLOR, events=5), rate=1e-3, distil=True, after="compensated"
+    ),
     "taylor, rate 3e-4": Arm(Ours(TAYLOR), rate=3e-4),
     "taylor, rate 1e-3": Arm(Ours(TAYLOR), rate=1e-3),
     "taylor in 5 cuts, rate 3e-4": Arm(Ours(TAYLOR, events=5), rate=3e-4),

@@ -16,14 +16,14 @@ from torch.utils.data import DataLoader
 import seg_pruning as sp
 from benchmarks.recovery.arms import Arm, Budget, Ours
 from benchmarks.recovery.cuts import Pairs, cut_, redraw_
-from seg_pruning.callbacks import Distillation, IterativePruning
+from seg_pruning.callbacks import Distillation, IterativePruning, Recovery, Schedule
 from seg_pruning.data import KvasirSEG
 from seg_pruning.profiling import compare_latency
 from seg_pruning.tasks import ChannelsLast, SemanticSegmentation
 from seg_pruning.tasks.scores import count_pixels, dice_and_iou
 
 SCORED = 20
-"""Batches of training images that scores are computed on, where one cut is made."""
+"""Batches of training images that scores, where one cut is made, and compensation read."""
 
 THRESHOLDS = tuple(round(0.05 * n, 2) for n in range(1, 20))
 
@@ -95,7 +95,7 @@ def run(job: Job, arm: Arm, root: Path, dense: Path) -> Found:
         redraw_(task.network)
     callbacks: list[L.Callback] = [ChannelsLast()]
     if isinstance(arm.cut, Ours) and arm.cut.events > 1:
-        callbacks.append(_iterative(arm.cut, job.budget))
+        callbacks.append(_iterative(arm, arm.cut, job.budget))
     if arm.distil:
         callbacks.append(Distillation(teacher=str(dense)))
     task.train()  # Lightning leaves modes alone, and scores were taken in eval mode
@@ -118,9 +118,14 @@ def scored(data: KvasirSEG) -> Pairs:
     return [(batch["image"], batch["mask"]) for batch in islice(data.train_dataloader(), SCORED)]
 
 
-def _iterative(cut: Ours, budget: Budget) -> IterativePruning:
+def _iterative(arm: Arm, cut: Ours, budget: Budget) -> IterativePruning:
+    recovery = Recovery(compensate=SCORED if arm.after == "compensated" else 0)
     return IterativePruning(
-        budget=dict([budget]), criterion=cut.criterion, selection=cut.selection, end_epoch=cut.events
+        budget=dict([budget]),
+        criterion=cut.criterion,
+        schedule=Schedule("cubic", recovery=recovery),
+        selection=cut.selection,
+        end_epoch=cut.events,
     )
 
 
