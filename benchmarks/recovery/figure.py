@@ -20,15 +20,15 @@ def draw(lines: Mapping[tuple[str, Budget], Line], control: Line, file: Path) ->
     budgets = [budget for budget in BUDGETS if any(of == budget for _, of in lines)]
     names = sorted({name for name, _ in lines}, key=lambda name: _overall(lines, name))
     mpl.rcParams["svg.hashsalt"] = "recovery"  # the same figure is the same file
-    figure = Figure(figsize=(3.0 + 2.4 * len(budgets), 1.2 + 0.24 * len(names)), layout="constrained")
+    figure = Figure(figsize=(3.5 + 2.6 * len(budgets), 1.4 + 0.24 * len(names)), layout="constrained")
     axes = np.atleast_1d(figure.subplots(1, len(budgets), sharey=True))
     for at, budget in zip(axes, budgets, strict=True):
         _panel(at, {name: lines[name, budget] for name in names if (name, budget) in lines}, names, control)
         at.set_title(title(budget), fontsize=9)
     axes[0].set_yticks(range(len(names)), names, fontsize=8)
     figure.supxlabel(
-        "Dice of the test images: strokes are seeds, dots their mean with the standard error of the "
-        "difference to the dense network (line; band: its own error)",
+        "Dice of the test images\nstrokes: seeds; dots: their mean, with the error of the difference\n"
+        "to the dense network; line and band: that one and its error",
         fontsize=8,
     )
     figure.savefig(file, metadata={"Date": None})
