@@ -50,7 +50,9 @@ class Held:
 class CostModel:
     """Params, MACs and memory as functions of how many channels each group keeps.
 
-    Exact: every tensor is cut to a rectangle, so that its size is a product of kept shares.
+    Exact, since every tensor is cut to a rectangle: its size is a product of kept shares. Only where a block
+    is made of channels of several tensors, such as a group of a convolution that reads a concatenation, do
+    these lose more or less with the choice of channels: then it is what they lose on average.
     """
 
     def __init__(

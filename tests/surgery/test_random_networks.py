@@ -33,12 +33,7 @@ def test_no_random_network_is_cut_wrongly(program, seed):
     (expected,) = answers(masked_original(model, masks), x)
     assert got.shape == expected.shape
     assert (got - expected).abs().max() <= 1e-9 * expected.abs().max()
-    if any(
-        m.units[m.units >= 0].unique().numel() < g.size
-        for g in graph.prunable
-        if g.step > 1
-        for m in g.members
-    ):
-        return  # a tensor that holds a part of some blocks: only how much all of them keep is known
+    if any(group.step > 1 for group in graph.prunable):
+        return  # what holds a part of some blocks loses more or less with the choice, not with the widths
     told = graph.costs.params(graph.widths(plan)), graph.costs.macs(graph.widths(plan))
     assert told == (sum(p.numel() for p in pruned.parameters()), counter.get_total_flops() // 2)
