@@ -30,6 +30,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from seg_pruning.profiling.inference import device_of, evaluating, keeping_rng
 from seg_pruning.surgery.cut import Cut
 from seg_pruning.surgery.inputs import Inputs
+from seg_pruning.surgery.untouched import untouched
 
 RIDGE = 1e-2
 """What is added to the diagonal of the kept channels' covariance, as a fraction of its mean."""
@@ -66,13 +67,13 @@ def compensation(model: nn.Module, cut: Cut, calls: Iterable[Inputs]) -> dict[st
     """
     readers = dict(_readers(model, cut))
     found: dict[str, Tensor] = {}
-    with _watching(readers) as moments, evaluating(model), torch.no_grad():
+    with untouched(model), _watching(readers) as moments, evaluating(model), torch.no_grad():
         for inputs in calls:
             device = device_of(model, inputs)
             with keeping_rng(device):
                 inputs.to(device=device).call(model)
     for name, moment in moments.items():
-        if moment.isfinite().all():
+        if moment.isfinite().all() and moment[-1, -1] > 0:
             found |= _changes(name, readers[name], moment)
     return found
 
@@ -111,12 +112,15 @@ def _watching(readers: Mapping[str, _Reader]) -> Iterator[dict[str, Tensor]]:
     """Gathers, for each layer that is called, the second moments of what it reads and of a 1 beside it."""
     moments: dict[str, Tensor] = {}
 
-    def add(name: str, layer: Layer, args: tuple[Tensor, ...]) -> None:
-        x = _rows(layer, args[0])
+    def add(name: str, layer: Layer, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
+        x = _rows(layer, args[0] if args else kwargs["input"])
         moment = (x.T @ x).to("cpu", torch.float64)  # not every accelerator has float64
         moments[name] = moments[name] + moment if name in moments else moment
 
-    handles = [reader.layer.register_forward_pre_hook(partial(add, name)) for name, reader in readers.items()]
+    handles = [
+        reader.layer.register_forward_pre_hook(partial(add, name), with_kwargs=True)
+        for name, reader in readers.items()
+    ]
     try:
         yield moments
     finally:
@@ -126,8 +130,8 @@ def _watching(readers: Mapping[str, _Reader]) -> Iterator[dict[str, Tensor]]:
 
 def _rows(layer: Layer, read: Tensor) -> Tensor:
     """What a layer reads as rows of channels and a 1, `(positions, channels + 1)`, in float32."""
-    dim = -1 if isinstance(layer, nn.Linear) else layer.weight.dim() - 1
-    x = read.detach().float().movedim(-dim if dim > 0 else -1, -1)
+    channels = -1 if isinstance(layer, nn.Linear) else 1 - layer.weight.dim()
+    x = read.detach().float().movedim(channels, -1)
     x = x.reshape(-1, x.shape[-1])
     return torch.cat([x, x.new_ones(len(x), 1)], dim=1)
 

@@ -35,7 +35,7 @@ def network(kind):
 
 def cut_of(model, x, kept=KEPT):
     graph = trace(model, x)
-    (group,) = graph.prunable
+    (group,) = (group for group in graph.prunable if group.size == 5)
     return graph.cut(Plan({group.name: kept}, {group.name: group.size}))
 
 
@@ -120,6 +120,26 @@ def test_weights_that_are_frozen_shared_or_in_groups_stay(make, left):
     cut = graph.cut(plan)
     assert left in cut.masks
     assert left not in compensation(model, cut, [Inputs.of(x)])
+
+
+class ByKeyword(nn.Sequential):
+    """Calls its layers by keyword, counts its calls, and one of them never sees a position."""
+
+    def forward(self, x):
+        self.calls = getattr(self, "calls", 0) + 1
+        self[3](self[0](input=x)[:0])
+        return self[2](input=self[1](self[0](input=x)))
+
+
+def test_layers_called_by_keyword_or_with_nothing():
+    model, x = network("Conv2d")
+    wanted = compensation(model, cut_of(model, x), [Inputs.of(x)])
+    other = ByKeyword(*model, nn.Conv2d(5, 2, 1))
+    other(x)
+    found = compensation(other, cut_of(other, x), [Inputs.of(x)])
+    assert other.calls == 1
+    assert found.keys() == wanted.keys()
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
 
 
 def test_a_network_that_answers_nan_on_the_data_is_left_as_it_is():
