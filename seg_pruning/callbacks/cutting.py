@@ -90,6 +90,7 @@ class Cutting(L.Callback):
 
     @override
     def state_dict(self) -> dict[str, Any]:
+        """All that a training needs to go on, in plain types and tensors."""
         return {
             "done": list(self.done),
             "cuts": self._cuts,
@@ -103,6 +104,7 @@ class Cutting(L.Callback):
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on from what `state_dict` gave."""
         self.done = list(state_dict["done"])
         self._cuts = state_dict["cuts"]
         self.dense = None if state_dict["dense"] is None else Amounts(**state_dict["dense"])

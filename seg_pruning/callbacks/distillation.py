@@ -93,6 +93,7 @@ class Distillation(DenseListener):
 
     @override
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Refuses what cannot be taught; a teacher of another module is forgotten."""
         if stage != "fit":
             return
         if not pl_module.automatic_optimization:
@@ -106,6 +107,7 @@ class Distillation(DenseListener):
 
     @override
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Finds the teacher, where there is one already, and wraps the training step."""
         self._stop()
         self._taps["student"] = self._tap(pl_module)
         if self.path is not None:
@@ -128,24 +130,29 @@ class Distillation(DenseListener):
 
     @override
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Unwraps the training step."""
         self._stop()
 
     @override
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Unwraps it where training has not ended by itself."""
         self._stop()
 
     @override
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
     ) -> None:
+        """Unwraps it, so that the module can be used on."""
         self._stop()
 
     @override
     def state_dict(self) -> dict[str, Any]:
+        """Whether there is a teacher; its weights stand in the dense checkpoint."""
         return {"active": self._active}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on from what `state_dict` gave."""
         self._active = state_dict["active"]
 
     @override

@@ -115,6 +115,7 @@ class IterativePruning(Cutting):
 
     @override
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Refuses what cannot work, before anything is trained; checkpoints carry the structure from here."""
         carry_structure_(pl_module)
         if stage != "fit":
             return
@@ -127,6 +128,7 @@ class IterativePruning(Cutting):
 
     @override
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Tells a training that goes on from a new one; traces the network where its input is known."""
         anew = not self._size and trainer.ckpt_path is None  # a dense network, and no training to go on with
         if self.done and (anew or self._params != count(pl_module)):
             self.forget()  # what was done was done to another network
@@ -147,6 +149,7 @@ class IterativePruning(Cutting):
 
     @override
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Makes the cut of this epoch."""
         if self._graph is not None and self.due(self.timing.now(trainer)) is not None:
             self.prune_now_(trainer, pl_module)
 
@@ -154,6 +157,7 @@ class IterativePruning(Cutting):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
+        """Traces the network from its first batch; makes cuts by step, and those that waited for a batch."""
         # Only training's own batches are looked at: another pass over the data would use up workers'
         # prefetched batches, streams and random generators.
         if self._graph is None:
@@ -163,12 +167,9 @@ class IterativePruning(Cutting):
         # checkpoint.
         if between_steps(trainer, batch_idx) or self.timing.unit == "epoch":
             self.on_train_epoch_start(trainer, pl_module)
-        counts = self.recovering.options.compensate, self.scores.scoring.batches
-        read, scored = (
-            n > 0 and not self.finished and self.timing.near(trainer, batch_idx, n) for n in counts
-        )
-        self.recovering.before_batch(trainer, pl_module, near=read)
-        self.scores.begin(record=scored)
+        compensated = self._near(trainer, batch_idx, self.recovering.options.compensate)
+        self.recovering.before_batch(trainer, pl_module, near=compensated)
+        self.scores.begin(record=self._near(trainer, batch_idx, self.scores.scoring.batches))
 
     def _near(self, trainer: L.Trainer, batch_idx: int, batches: int) -> bool:
         """Whether a batch that begins is one of the last `batches` before a cut."""
@@ -178,6 +179,7 @@ class IterativePruning(Cutting):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        """Keeps the batch where scores or recovery want it."""
         fallback = call_with_image(batch) if self.example.given(pl_module) is None else None
         self.recovering.after_batch(batch, fallback)
         self.scores.end(batch, fallback)
@@ -186,6 +188,7 @@ class IterativePruning(Cutting):
     def on_before_optimizer_step(
         self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer
     ) -> None:
+        """Reads the gradients for scores, then adds those of the penalty."""
         if self.finished:
             return
         assert self._graph is not None
@@ -196,11 +199,13 @@ class IterativePruning(Cutting):
 
     @override
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Estimates statistics anew that the last cut left stale."""
         if fits(trainer):
             self.recovering.recalibrate_(trainer, pl_module)
 
     @override
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Notes the metrics for the verdict, and keeps the best checkpoint of this size."""
         if self._graph is None or not fits(trainer):
             return
         if self.guard is not None:
@@ -210,10 +215,12 @@ class IterativePruning(Cutting):
 
     @override
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Estimates stale statistics anew."""
         self.recovering.recalibrate_(trainer, pl_module)  # where the epoch had no validation
 
     @override
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """The last verdict; says where the budget was not reached."""
         self.recovering.stop()
         self.scores.stop()
         if self.judged_(trainer, pl_module, last=True) == "broken":
@@ -227,5 +234,6 @@ class IterativePruning(Cutting):
 
     @override
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Watches no more."""
         self.recovering.stop()
         self.scores.stop()
