@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from seg_pruning.profiling.inference import device_of, evaluating, keeping_rng
+from seg_pruning.profiling.inference import call_once
 from seg_pruning.surgery.cut import Cut
 from seg_pruning.surgery.inputs import Inputs
 from seg_pruning.surgery.untouched import untouched
@@ -67,11 +67,9 @@ def compensation(model: nn.Module, cut: Cut, calls: Iterable[Inputs]) -> dict[st
     """
     readers = dict(_readers(model, cut))
     found: dict[str, Tensor] = {}
-    with untouched(model), _watching(readers) as moments, evaluating(model), torch.no_grad():
+    with untouched(model), _watching(readers) as moments:
         for inputs in calls:
-            device = device_of(model, inputs)
-            with keeping_rng(device):
-                inputs.to(device=device).call(model)
+            call_once(model, inputs, nullcontext())
     for name, moment in moments.items():
         if moment.isfinite().all() and moment[-1, -1] > 0:
             found |= _changes(name, readers[name], moment)
@@ -113,6 +111,7 @@ def _watching(readers: Mapping[str, _Reader]) -> Iterator[dict[str, Tensor]]:
     moments: dict[str, Tensor] = {}
 
     def add(name: str, layer: Layer, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
+        """A hook: adds what one call reads."""
         x = _rows(layer, args[0] if args else kwargs["input"])
         moment = (x.T @ x).to("cpu", torch.float64)  # not every accelerator has float64
         moments[name] = moments[name] + moment if name in moments else moment

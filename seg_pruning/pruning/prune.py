@@ -86,7 +86,7 @@ def prune_(
         dead: drop modules that never run, in eval or in train mode.
         data: pairs of inputs and target, for criteria that need gradients; or inputs alone.
         loss: called with output and target, for criteria that need gradients.
-        compensate: then make up for the certified cut on `data`, see `compensation`; no training.
+        compensate: make up for the cut, once it is certified, on `data`: see `compensation`.
         selection: all options at once, in place of `scope`, `protect` and `round_to`.
         target: what a latency is meant for: threads, dtype and batch, on the device of `model`.
 

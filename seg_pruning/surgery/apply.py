@@ -117,6 +117,7 @@ def _swap_data(journal: Journal, tensor: Tensor, value: Tensor, grad: Tensor | N
     old_value, old_grad = tensor.data, tensor.grad
 
     def put(data: Tensor, gradient: Tensor | None) -> None:
+        """Gives the tensor other data and another gradient, whatever their shapes."""
         tensor.grad = None  # torch compares shapes when either is set
         if isinstance(tensor, nn.Parameter):
             # A loss that is still alive keeps the node that accumulates the gradient, of the old shape. Torch

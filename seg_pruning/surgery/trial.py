@@ -68,6 +68,7 @@ def _stuck_as_a_whole(graph: ChannelGraph) -> frozenset[int]:
     grouping = graph.grouping
 
     def stuck(rows: LabelArray) -> bool:
+        """Whether some line is one unit throughout, and everything in the rows is pinned."""
         units = grouping.root[rows]
         numbers = np.unique(grouping.group[units]).tolist()
         whole = rows.shape[-1] > 1 and (units == units[..., :1]).all(-1).any()
@@ -159,6 +160,7 @@ class _Trial:
 
         @cache  # by names
         def planned(*names: str) -> Cut | str:
+            """The cut of these groups, or why there is none."""
             plan = random_plan(graph, [graph[name] for name in names], seed=seed)
             try:
                 return plan_cut(graph, plan)

@@ -71,6 +71,7 @@ class _Calibration(Replay):  # type: ignore[no-untyped-call]
 
     @override
     def run(self, at: int, func: torch._ops.OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The op, the statistics of a BatchNorm fitted before it."""
         if func.overloadpacket in _BATCH_NORMS and args[3] is not None and args[4] is not None:
             self._fit_(args[0], mean=args[3], variance=args[4])
         return func(*args, **kwargs)
@@ -80,7 +81,7 @@ class _Calibration(Replay):  # type: ignore[no-untyped-call]
             return  # a single value a channel has no spread to fit
         values = x.float().transpose(0, 1).reshape(x.shape[1], -1)
         middle = values.mean(1, keepdim=True)
-        # As `std` does, which is ten times as slow.
+        # What `std` without correction gives, faster.
         spread = torch.linalg.vector_norm(values - middle, dim=1).div(values.shape[1] ** 0.5).clamp(min=1e-3)
         shift, stretch = (torch.randn(len(spread), generator=self.generator).to(x.device) for _ in range(2))
         mean.copy_(middle.squeeze(1) + 0.3 * shift * spread)

@@ -1,6 +1,6 @@
 """A run that is interrupted and goes on with fresh objects, to set beside one that never was."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import lightning as L
@@ -89,16 +89,18 @@ def assert_equal_runs(one: L.Trainer, other: L.Trainer) -> None:
 
 def assert_equal(a: object, b: object) -> None:
     """The same to the last bit, in nested containers."""
-    assert type(a) is type(b)
-    if isinstance(a, torch.Tensor):
-        assert torch.equal(a, b)
-    elif isinstance(a, dict):
-        assert a.keys() == b.keys()
-        for key in a:
-            assert_equal(a[key], b[key])
-    elif isinstance(a, list | tuple):
-        assert len(a) == len(b)
-        for x, y in zip(a, b, strict=True):
-            assert_equal(x, y)
+    mine, theirs = list(_leaves(a)), list(_leaves(b))
+    assert [path for path, _ in mine] == [path for path, _ in theirs]
+    for (path, x), (_, y) in zip(mine, theirs, strict=True):
+        assert type(x) is type(y), path
+        assert torch.equal(x, y) if isinstance(x, torch.Tensor) else x == y, path
+
+
+def _leaves(value: object, path: tuple[object, ...] = ()) -> Iterator[tuple[object, object]]:
+    """What is in nested containers, and the containers' types, by their places."""
+    if isinstance(value, dict | list | tuple):
+        yield path, type(value).__name__
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _leaves(inner, (*path, key))
     else:
-        assert a == b
+        yield path, value
