@@ -90,7 +90,6 @@ class Training:
         self.graph = trace(self.task.network, image(device))
         self.weights = parameters_of(self.task.network)
         self.scores = RunningScores("taylor")
-
         self.gathering = 0.0
 
     def step(self, *, gather: bool) -> None:

@@ -72,10 +72,15 @@ class Arm:
     distil: bool = False
     after: After = "nothing"
 
+    @property
+    def one_shot(self) -> bool:
+        """Whether all is cut at once, before training."""
+        return isinstance(self.cut, Theirs) or (isinstance(self.cut, Ours) and self.cut.events == 1)
+
 
 UNIFORM = Selection(scope="local")
 TAYLOR = criteria.Taylor()
-PAPER = criteria.Taylor(of="activation", form="abs", gradient="random", normalise=True)
+RANDOM_GRADIENT = criteria.Taylor(of="activation", form="abs", gradient="random", normalise=True)
 
 CONTROLS: Mapping[str, Arm] = {
     "dense, as much longer": Arm(None, rate=3e-4),
@@ -96,7 +101,7 @@ CRITERIA: Mapping[str, Arm] = {
     "taylor of activations, normalised": Arm(
         Ours(criteria.Taylor(of="activation", form="abs", normalise=True))
     ),
-    "taylor of activations, random gradient": Arm(Ours(PAPER)),
+    "taylor of activations, random gradient": Arm(Ours(RANDOM_GRADIENT)),
     "hessian": Arm(Ours(criteria.Hessian())),
     "activation": Arm(Ours(criteria.Activation())),
     "apoz": Arm(Ours(criteria.Activation(statistic="apoz"))),

@@ -94,7 +94,7 @@ def _gradients(network: nn.Module, data: Pairs, loss: Loss) -> list[Tensor]:
 
 
 def redraw_(network: nn.Module) -> None:
-    """New weights, as torch draws them for a network of these widths; He's for convolutions."""
+    """Draws all weights anew: He's for convolutions, as torchvision does it, and BatchNorm as it begins."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

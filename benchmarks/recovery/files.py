@@ -3,6 +3,7 @@
 import json
 import subprocess
 import warnings
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def work(job: Job, root: Path, dense: str, out: Path) -> str:
         "size": job.size,
         "commit": commit(),
         "versions": {name: version(name) for name in PACKAGES},
-        **found.to_dict(),
+        **asdict(found),
     }
     file = file_of(out, job)
     file.with_suffix(".tmp").write_text(json.dumps(row) + "\n")

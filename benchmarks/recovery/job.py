@@ -1,7 +1,7 @@
 """One arm at one budget from one dense network: cut, trained, tested."""
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache, partial
 from itertools import islice
 from pathlib import Path
@@ -72,10 +72,6 @@ class Found:
     tuned: list[float]
     seconds: float
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types."""
-        return asdict(self)
-
 
 def run(job: Job, arm: Arm, root: Path, dense: Path) -> Found:
     """Cuts the dense network of a checkpoint, trains it, tests its last epoch."""
@@ -88,13 +84,12 @@ def run(job: Job, arm: Arm, root: Path, dense: Path) -> Found:
     task.load_state_dict(torch.load(dense, map_location="cpu", weights_only=True)["state_dict"])
     image = torch.zeros(1, 3, job.size, job.size)
     start = perf_counter()
-    one_shot = arm.cut is not None and not (isinstance(arm.cut, Ours) and arm.cut.events > 1)
-    if one_shot:
+    if arm.one_shot:
         task.network = cut_(task.network, image, arm, job.budget, scored(data), task.loss)
     if arm.scratch:
         redraw_(task.network)
     callbacks: list[L.Callback] = [ChannelsLast()]
-    if isinstance(arm.cut, Ours) and arm.cut.events > 1:
+    if isinstance(arm.cut, Ours) and not arm.one_shot:
         callbacks.append(_iterative(arm, arm.cut, job.budget))
     if arm.distil:
         callbacks.append(Distillation(teacher=str(dense)))

@@ -1,20 +1,31 @@
 """The tables and the figure of what `python -m benchmarks.recovery` found.
 
-    python -m benchmarks.recovery.page FOLDER [--size 128] [--figure FILE]
+    python -m benchmarks.recovery.page FOLDER [--size 128] [--figure FILE] [--control ARM]
 
-FOLDER holds the files of the runs. Differences to the control are paired by image, seeds averaged first; the
-standard errors are over images.
+FOLDER holds the files of the runs. Differences are paired by image, seeds averaged first; their standard
+errors are over images. They are to the dense network that was trained as much longer, or to ARM at the same
+budget, over the seeds that both have.
 """
 
 import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmarks.recovery.arms import BUDGETS, CONTROLS, UNTRAINED, Budget
+from benchmarks.recovery.arms import ARMS, BUDGETS, CONTROLS, UNTRAINED, Budget
 from benchmarks.recovery.lines import Line, line, read, title
 
 CONTROL = next(iter(CONTROLS))
-_COLUMNS = ("arm", "params", "MACs", "time", "Dice of each seed", "mean", "at the threshold", "difference")
+_COLUMNS = (
+    "arm",
+    "params",
+    "MACs",
+    "time",
+    "Dice of each seed",
+    "mean",
+    "val",
+    "at the threshold",
+    "difference",
+)
 
 
 def main() -> None:
@@ -23,11 +34,18 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--figure", type=Path)
+    parser.add_argument("--control", default=CONTROL, choices=ARMS, metavar="ARM")
     given = parser.parse_args()
     rows = read(given.folder)[given.size]
-    base = rows[CONTROL, BUDGETS[0]]
-    control = line(base, base)
-    lines = {key: line(found, base) for key, found in rows.items() if key[0] != CONTROL}
+    dense = rows[CONTROL, BUDGETS[0]]
+    control = line(dense, dense)
+    lines = {
+        (name, budget): line(
+            found, dense if given.control == CONTROL else rows.get((given.control, budget), {})
+        )
+        for (name, budget), found in rows.items()
+        if name != CONTROL
+    }
     print(tables(lines, control))
     if given.figure is not None:
         from benchmarks.recovery.figure import draw  # here: it needs the extra `plot`
@@ -63,6 +81,7 @@ def written(name: str, one: Line, seeds: Sequence[int]) -> str:
         f"{one.latency:.0%}",
         _seeds(one, seeds),
         f"{one.mean:.3f}",
+        f"{one.val:.3f}",
         f"{one.tuned:.3f}",
         f"{one.gap[0]:+.3f} ({one.gap[1]:.3f})",
     )
