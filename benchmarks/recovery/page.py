@@ -15,17 +15,7 @@ from benchmarks.recovery.arms import ARMS, BUDGETS, CONTROLS, UNTRAINED, Budget
 from benchmarks.recovery.lines import Line, line, read, title
 
 CONTROL = next(iter(CONTROLS))
-_COLUMNS = (
-    "arm",
-    "params",
-    "MACs",
-    "time",
-    "Dice of each seed",
-    "mean",
-    "val",
-    "at the threshold",
-    "difference",
-)
+_COLUMNS = ("arm", "params", "MACs", "time", "Dice of each seed", "mean", "val", "tuned", "difference")
 
 
 def main() -> None:
@@ -39,13 +29,10 @@ def main() -> None:
     rows = read(given.folder)[given.size]
     dense = rows[CONTROL, BUDGETS[0]]
     control = line(dense, dense)
-    lines = {
-        (name, budget): line(
-            found, dense if given.control == CONTROL else rows.get((given.control, budget), {})
-        )
-        for (name, budget), found in rows.items()
-        if name != CONTROL
-    }
+    bases = {budget: rows.get((given.control, budget), {}) for budget in BUDGETS}
+    if given.control == CONTROL:
+        bases = dict.fromkeys(BUDGETS, dense)  # it has no budget of its own
+    lines = {key: line(found, bases[key[1]]) for key, found in rows.items() if key[0] != CONTROL}
     print(tables(lines, control))
     if given.figure is not None:
         from benchmarks.recovery.figure import draw  # here: it needs the extra `plot`
