@@ -8,7 +8,7 @@ from seg_pruning.pruning.makers import makers_of
 from seg_pruning.pruning.score import score
 from seg_pruning.surgery.errors import PruningError
 from seg_pruning.surgery.trial import trace
-from tests import networks
+from tests.networks import NETWORKS
 from tests.pruning.tapped import images
 
 
@@ -37,7 +37,7 @@ def test_what_cannot_be_heard_is_named_unless_it_is_not_read(module: bool, messa
 
 
 def test_each_layer_says_which_of_its_outputs_are_whose() -> None:
-    net = networks.PartlyFixed().eval()
+    net = NETWORKS["PartlyFixed"]().eval()
     [stem] = makers_of(trace(net, net.example()), net)  # type: ignore[arg-type]
     assert (stem.layer, stem.axis) == ("stem", -3)
     assert [(p.group, p.channels.tolist()) for p in stem.parts] == [("stem#2", list(range(7)))]
@@ -45,9 +45,9 @@ def test_each_layer_says_which_of_its_outputs_are_whose() -> None:
 
 
 def test_a_computed_weight_is_that_of_its_layer_and_a_table_puts_out_its_columns() -> None:
-    net = networks.WeightNorm().eval()
+    net = NETWORKS["WeightNorm"]().eval()
     found = makers_of(trace(net, net.example()), net)  # type: ignore[arg-type]
     assert [(maker.layer, len(maker.parts[0].channels)) for maker in found] == [("stem", 10), ("mid", 7)]
-    table = networks.Lookup().eval()
+    table = NETWORKS["Lookup"]().eval()
     [maker] = makers_of(trace(table, table.example()), table)  # type: ignore[arg-type]
     assert (maker.layer, maker.axis, len(maker.parts[0].channels)) == ("table", -1, 10)

@@ -11,7 +11,7 @@ from seg_pruning.pruning.running import RunningScores, parameters_of
 from seg_pruning.surgery.graph import ChannelGroup
 from seg_pruning.surgery.plan import Plan
 from seg_pruning.surgery.trial import trace
-from tests import networks
+from tests.networks import NETWORKS, Chain
 
 KINDS = [
     "Chain", "Residual", "Concat", "ConcatWithItself", "Depthwise", "Grouped", "Transposed",
@@ -34,7 +34,7 @@ def gone(graph: Any, group: ChannelGroup, channel: int) -> dict[str, Tensor]:
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_all_groups_at_once_are_what_cuts_of_single_channels_take(name: str, layout: Any) -> None:
     torch.manual_seed(0)
-    net = getattr(networks, name)().eval().to(memory_format=layout)
+    net = NETWORKS[name]().eval().to(memory_format=layout)
     graph, weights = trace(net, net.example()), parameters_of(net)
     gradients = {key: torch.randn_like(weight) for key, weight in weights.items()}
     running, squared = RunningScores("l1"), RunningScores("taylor")
@@ -58,7 +58,7 @@ def test_all_groups_at_once_are_what_cuts_of_single_channels_take(name: str, lay
 @pytest.mark.parametrize("name", KINDS)
 def test_equals_the_scores_of_one_group_after_another(name: str, kind: Any, reduce: str) -> None:
     torch.manual_seed(0)
-    net = getattr(networks, name)().eval()
+    net = NETWORKS[name]().eval()
     graph, weights = trace(net, net.example()), parameters_of(net)
     gradients = {key: torch.randn_like(w) for key, w in weights.items() if "head" not in key}
     for criterion in (kind(reduce=reduce), kind(reduce=reduce, members="out")):
@@ -110,7 +110,7 @@ def test_a_call_of_ones_own_is_asked_and_not_bypassed() -> None:
         def element(self, weight: Tensor, gradient: Tensor | None) -> Tensor:
             return weight.abs() ** 3
 
-    net = networks.Chain().eval()
+    net = Chain().eval()
     graph, weights = trace(net, net.example()), parameters_of(net)  # type: ignore[arg-type]
     running = RunningScores(Negated())
     running.update(graph, weights, {})
