@@ -4,9 +4,11 @@ import math
 from collections.abc import Sequence, Sized
 
 import lightning as L
-from lightning.pytorch.strategies import SingleDeviceStrategy
+from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 
 from seg_pruning.callbacks.options import Scoring
+from seg_pruning.callbacks.packages import twins
 from seg_pruning.callbacks.scoring import TrainingScores
 from seg_pruning.callbacks.timing import Timing
 from seg_pruning.pruning import schedules
@@ -15,17 +17,63 @@ from seg_pruning.pruning.schedules import Unit
 from seg_pruning.surgery.errors import PruningError
 
 
-def check_one_device(trainer: L.Trainer, *, what: str = "IterativePruning works") -> None:
+def check_one_device(trainer: L.Trainer, *, what: str) -> None:
     """Raises where the network is spread or copied over devices: copies would not be cut.
 
     Args:
         trainer: the trainer.
         what: the beginning of the message, up to "on one device".
     """
-    if trainer.world_size > 1 or not isinstance(trainer.strategy, SingleDeviceStrategy):
+    if trainer.world_size > 1 or not isinstance(trainer.strategy, twins(SingleDeviceStrategy)):
         raise PruningError(
             f"{what} on one device; the trainer has {trainer.world_size} with "
             f"{type(trainer.strategy).__name__}. Set devices=1 and strategy='auto'"
+        )
+
+
+def check_strategy(trainer: L.Trainer) -> None:
+    """Raises where the network would be cut on one process and not on the others, or is not whole on any.
+
+    One device works, and so do several processes with a whole copy each (DDP), unless they are spawned or
+    forked: these hand their weights back to a process whose network was never cut.
+    """
+    strategy = trainer.strategy
+    if isinstance(strategy, twins(SingleDeviceStrategy)):
+        return
+    copies = isinstance(strategy, twins(DDPStrategy)) and not isinstance(strategy, twins(DeepSpeedStrategy))
+    if not copies:
+        raise PruningError(
+            f"IterativePruning needs the whole network on each device, which {type(strategy).__name__} does "
+            "not keep there: choose strategy='ddp', or devices=1 and strategy='auto'"
+        )
+    if isinstance(strategy.launcher, twins(_MultiProcessingLauncher)):
+        raise PruningError(
+            "IterativePruning does not work with processes that are spawned or forked, as strategy="
+            "'ddp_spawn', 'ddp_fork' and 'ddp_notebook' do: they hand weights back to a network that was "
+            "never cut. Choose strategy='ddp', or devices=1"
+        )
+
+
+def check_apart(module: str, others: Sequence[str], guard: object | None) -> None:
+    """Raises where two callbacks would prune the same network, or one could take back another's cuts.
+
+    Args:
+        module: the name of the part that a callback prunes; empty for the whole.
+        others: those of the other callbacks.
+        guard: the callback's floor on metrics, if it has one.
+    """
+    for other in others:
+        longer, shorter = sorted((f"{module}.", f"{other}."), key=len, reverse=True)
+        if not module or not other or longer.startswith(shorter):
+            raise PruningError(
+                f"two IterativePruning callbacks prune {module or 'the whole module'!r} and "
+                f"{other or 'the whole module'!r}, of which one holds the other: give each "
+                "module=... with a part of its own, or leave one out"
+            )
+    if others and guard is not None:
+        raise PruningError(
+            "a floor on metrics takes back all that was trained since a cut, the cuts of other parts too: "
+            f"leave max_drop and min out of the budget of {module!r}, or prune one part at a time"
         )
 
 

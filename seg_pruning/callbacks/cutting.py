@@ -1,5 +1,8 @@
 """One cut after the other: what is known of a training, and what happens when a cut is due."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -9,14 +12,16 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from seg_pruning import tracking
-from seg_pruning.callbacks import checks, pareto, penalty
+from seg_pruning.callbacks import checks, pareto, penalty, ranks
 from seg_pruning.callbacks.dense import DenseListener, save_dense
 from seg_pruning.callbacks.event import Event, announce
-from seg_pruning.callbacks.example import REMEDY, Example
+from seg_pruning.callbacks.example import Example
 from seg_pruning.callbacks.guard import Guard, Verdict
 from seg_pruning.callbacks.limits import limit_at
 from seg_pruning.callbacks.monitors import reset_monitors_
 from seg_pruning.callbacks.options import Schedule
+from seg_pruning.callbacks.part import OfPart, count
+from seg_pruning.callbacks.recorder import Record
 from seg_pruning.callbacks.recovering import Recovering
 from seg_pruning.callbacks.scoring import TrainingScores
 from seg_pruning.callbacks.timing import Timing
@@ -25,13 +30,14 @@ from seg_pruning.pruning import schedules
 from seg_pruning.pruning.budgets import Amounts, Budget, amounts
 from seg_pruning.pruning.protection import protected
 from seg_pruning.pruning.selection import Selection, check_reachable, select
-from seg_pruning.surgery.errors import PruningError
 from seg_pruning.surgery.graph import ChannelGraph
+from seg_pruning.surgery.note import structure_of
 from seg_pruning.surgery.operation import operate_
+from seg_pruning.surgery.plan import Plan
 from seg_pruning.surgery.trial import trace
 
 
-class Cutting(L.Callback):
+class Cutting(OfPart):
     """The cuts of one training; `IterativePruning` says when.
 
     Attributes:
@@ -96,7 +102,7 @@ class Cutting(L.Callback):
             "cuts": self._cuts,
             "dense": None if self.dense is None else asdict(self.dense),
             "widths": dict(self.widths),
-            "shape": self.example.shape and list(self.example.shape),
+            "example": self.example.state_dict(),
             "guard": None if self.guard is None else self.guard.state_dict(),
             "points": [asdict(point) for point in self.points.values()],
             **self._own_state(),
@@ -109,7 +115,7 @@ class Cutting(L.Callback):
         self._cuts = state_dict["cuts"]
         self.dense = None if state_dict["dense"] is None else Amounts(**state_dict["dense"])
         self.widths = dict(state_dict["widths"])
-        self.example.load(state_dict["shape"])
+        self.example.load_state_dict(state_dict["example"])
         if self.guard is not None and state_dict["guard"] is not None:
             self.guard.load_state_dict(state_dict["guard"])
         self.points = {point["size"]: pareto.Point(**point) for point in state_dict["points"]}
@@ -142,7 +148,7 @@ class Cutting(L.Callback):
         time = self.due(self.timing.now(trainer))
         assert time is not None
         self.done.append(time)
-        self._params = count(pl_module)  # also where nothing is cut, or what was cut is taken back
+        self._params = count(self.network)  # also where nothing is cut, or what was cut is taken back
         limit = self._next_limit_(trainer, pl_module, time)
         if limit is not None:
             self._cut_(trainer, pl_module, limit)
@@ -150,7 +156,7 @@ class Cutting(L.Callback):
     def _next_limit_(self, trainer: L.Trainer, module: L.LightningModule, time: int) -> Amounts | None:
         """What the network may cost after a cut at `time`; None where there is to be none."""
         assert self.dense is not None
-        self.recovering.note_early(trainer, module)
+        self.recovering.note_early(trainer, self.network)
         if self.guard is None:
             return self.limit(time)
         self.guard.begin(self.dense)
@@ -169,50 +175,68 @@ class Cutting(L.Callback):
             tracking.log_event(trainer, {"prune/step": self._cuts, "prune/taken_back": 1.0})
             self._load_own_state(dict(own))
             self._retrace(module)
+            self._spread_(trainer, module)
         return verdict
 
     def _cut_(self, trainer: L.Trainer, module: L.LightningModule, limit: Amounts) -> None:
-        assert self._graph is not None
         assert self.dense is not None
         before = self.amounts()
-        scores = self.scores.compute(self._graph, module, unread=self._whole)
-        plan = select(
-            self._graph, scores, limit, self._options(module), dense=self.widths, latency=self._latency
-        )
-        error = 0.0
+        seen = ranks.gathered(trainer, self.scores.seen)
+        plan = ranks.decided(trainer, lambda: self._plan(module, seen, limit))
         if not self._cuts:
             self._leave_dense(trainer, module)
-        if plan.kept:
-            changes = self.recovering.before_cut(trainer, module, self._graph.cut(plan))
-            found = operate_(
-                module, self._graph, plan, self.example.on(module), optimizers=tuple(trainer.optimizers)
-            )
-            error = found.max_error
-            torch.compiler.reset()  # code compiled for the old widths would only fill the cache
-            self._retrace(module)
-            reset_monitors_(trainer)
-            self.recovering.after_cut_(trainer, module, found.cut, changes)
+        error = self._operate_(trainer, module, plan) if plan.kept else 0.0
         self.scores.reset()
         self._cuts += 1
-        self._size, self._params = self._cuts, count(module)
-        announce(
-            trainer,
-            Event(
-                number=self._cuts,
-                planned=len(self.timing.times),
-                dense=self.dense,
-                before=before,
-                after=self.amounts(),
-                widths={group.name: group.size for group in self._graph.prunable},
-                max_error=error,
-            ),
+        self._size, self._params = self._cuts, count(self.network)
+        assert self._graph is not None
+        event = Event(
+            number=self._cuts,
+            planned=len(self.timing.times),
+            dense=self.dense,
+            before=before,
+            after=self.amounts(),
+            widths={group.name: group.size for group in self._graph.prunable},
+            max_error=error,
         )
+        announce(trainer, event, part=self.part(trainer))
+
+    def _plan(self, module: L.LightningModule, seen: Sequence[Record], limit: Amounts) -> Plan:
+        """What stays within a limit."""
+        assert self._graph is not None
+        scores = self.scores.compute(self._graph, self.network, seen, unread=self._whole)
+        return select(
+            self._graph, scores, limit, self._options(module), dense=self.widths, latency=self._latency
+        )
+
+    def _operate_(self, trainer: L.Trainer, module: L.LightningModule, plan: Plan) -> float:
+        """Cuts, on every rank, and starts the recovery; gives the error of the certificate."""
+        assert self._graph is not None
+        records = ranks.gathered(trainer, self.recovering.before.kept)
+        inputs = self.example.on(module, self.network)
+        with ranks.together(trainer):
+            changes = self.recovering.before_cut(trainer, self.network, self._graph.cut(plan), records)
+            found = operate_(self.network, self._graph, plan, inputs, optimizers=tuple(trainer.optimizers))
+            torch.compiler.reset()  # code compiled for the old widths would only fill the cache
+            self._retrace(module)
+        reset_monitors_(trainer)
+        self.recovering.after_cut_(trainer, self.network, found.cut, changes)
+        self._spread_(trainer, module)
+        return found.max_error
+
+    def _spread_(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Makes sure that all ranks train the same network, after its widths have changed."""
+        structure = structure_of(self.network)
+        ranks.check_same(trainer, repr(structure and structure.to_dict()), what="channels")
+        ranks.wrap_again_(trainer, module)
 
     def _leave_dense(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Leaves the dense network, just before the first cut, to all that want to have it."""
+        if any(isinstance(other, Cutting) and other._cuts for other in self.others(trainer)):
+            return  # it was left before, and is dense no more
         assert self.dense is not None
         if (path := save_dense(trainer)) is not None:
-            self.points = pareto.with_dense(self.points, trainer, self.dense, path)
+            self.points = pareto.with_dense(self.points, trainer, self.dense, path, part=self.part(trainer))
         for callback in trainer.callbacks:  # type: ignore[attr-defined] # Lightning does not type it
             if isinstance(callback, DenseListener):
                 callback.before_first_cut(module)
@@ -237,22 +261,22 @@ class Cutting(L.Callback):
         late = [] if self.finished else self.timing.missed(trainer, self.done)
         return [time for time in late if self.due(time) is not None]
 
-    def prepare(self, module: L.LightningModule) -> None:
-        """Traces the network, and makes sure that the budget can be reached."""
-        try:
+    def retrace(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Looks at the network, on every rank."""
+        with ranks.together(trainer):
             self._retrace(module)
-        except PruningError as error:
-            if self.example.given(module) is None:
-                raise PruningError(f"{error}. If it is not called with one image, {REMEDY}") from error
-            raise
+
+    def check_budget(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Makes sure that the budget can be reached."""
         assert self._graph is not None
-        if self.dense is None:
-            self.dense = self.amounts()
-            self.widths = {group.name: group.size for group in self._graph.groups}
-            checks.check_penalty(self.scores.scoring, self._scales)
-        limit = self.budget.limit(self.dense)
-        options = self._options(module)
-        check_reachable(self._graph, limit, options, dense=self.widths, latency=self._latency)
+        with ranks.together(trainer):
+            if self.dense is None:
+                self.dense = self.amounts()
+                self.widths = {group.name: group.size for group in self._graph.groups}
+                checks.check_penalty(self.scores.scoring, self._scales)
+            limit = self.budget.limit(self.dense)
+            options = self._options(module)
+            check_reachable(self._graph, limit, options, dense=self.widths, latency=self._latency)
 
     def amounts(self) -> Amounts:
         """What the network costs now."""
@@ -271,15 +295,15 @@ class Cutting(L.Callback):
 
     def _retrace(self, module: L.LightningModule) -> None:
         """Looks at the network anew, after its widths have changed."""
-        self._graph = trace(module, self.example.on(module))
-        self._whole = protected(self._graph, self.selection.protect)
+        self.read(module, trace(self.network, self.example.on(module, self.network)))
+
+    def read(self, module: L.LightningModule, graph: ChannelGraph) -> None:
+        """Takes what is to be known from the graph of the network as it is now."""
+        self._whole = protected(graph, self.selection.protect)
+        self._graph = graph
         if self._timed:  # layers of widths that were measured before are read from the cache
             multiple = self._options(module).multiple
-            self._latency = latency_of(self._graph, module, self.example.on(module), multiple=multiple)
+            inputs = self.example.on(module, self.network)
+            self._latency = latency_of(graph, self.network, inputs, multiple=multiple)
         if self.scores.scoring.bn_penalty:
-            self._scales = penalty.penalised(module, self._graph, self._whole)
-
-
-def count(module: L.LightningModule) -> int:
-    """Parameters of a module: by them the network of an earlier training is known again."""
-    return sum(parameter.numel() for parameter in module.parameters())
+            self._scales = penalty.penalised(self.network, self._graph, self._whole)

@@ -48,10 +48,15 @@ def save_last_again(trainer: L.Trainer) -> None:
             trainer.save_checkpoint(checkpoint.last_model_path, weights_only=checkpoint.save_weights_only)
 
 
-def checkpoint_folder(trainer: L.Trainer) -> Path | None:
-    """Where the trainer keeps checkpoints; None where it keeps none."""
+def checkpoint_folder(trainer: L.Trainer, part: str = "") -> Path | None:
+    """Where the trainer keeps checkpoints; None where it keeps none.
+
+    Args:
+        trainer: the training.
+        part: what is pruned, where several parts are: each has a folder of its own in there.
+    """
     folder = getattr(trainer.checkpoint_callback, "dirpath", None)
-    return None if folder is None else Path(folder)
+    return None if folder is None else Path(folder) / part
 
 
 def _target(trainer: L.Trainer) -> Path | None:

@@ -33,21 +33,29 @@ class Event:
     max_error: float
 
 
-def announce(trainer: L.Trainer, event: Event) -> None:
-    """Logs a cut as `prune/...`, the width of each group included, and says it in one line."""
+def announce(trainer: L.Trainer, event: Event, *, part: str = "") -> None:
+    """Logs a cut as `prune/...`, the width of each group included, and says it in one line.
+
+    Args:
+        trainer: the training.
+        event: the cut.
+        part: what was cut, where several parts are: the numbers are then `prune/<part>/...`.
+    """
     dense, before, now = event.dense, event.before, event.after
+    place = f"prune/{part}/" if part else "prune/"
     values = {
         "prune/step": event.number,
-        "prune/epoch": trainer.current_epoch,
-        "prune/params": now.params,
-        "prune/macs": now.macs,
-        "prune/channels": now.channels,
-        "prune/max_error": event.max_error,
-        **{f"prune/channels/{name}": width for name, width in event.widths.items()},
+        f"{place}epoch": trainer.current_epoch,
+        f"{place}params": now.params,
+        f"{place}macs": now.macs,
+        f"{place}channels": now.channels,
+        f"{place}max_error": event.max_error,
+        **{f"{place}channels/{name}": width for name, width in event.widths.items()},
     }
     tracking.log_event(trainer, values)
     rank_zero_info(
-        f"pruned at epoch {trainer.current_epoch} ({event.number} of {event.planned}): "
+        f"pruned {f'{part} ' if part else ''}at epoch {trainer.current_epoch} "
+        f"({event.number} of {event.planned}): "
         f"{before.channels - now.channels} channels removed; "
         f"params {before.params:,} -> {now.params:,} ({now.params / dense.params:.1%} of dense), "
         f"MACs {before.macs:,} -> {now.macs:,} ({now.macs / dense.macs:.1%}); "

@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from seg_pruning.callbacks.dense import checkpoint_folder
 from seg_pruning.callbacks.floor import Floor, Search
+from seg_pruning.callbacks.ranks import decided
 from seg_pruning.callbacks.snapshot import Snapshot, read, restore_, take
 from seg_pruning.pruning.budgets import Amounts
 from seg_pruning.surgery.atomic import whole_file
@@ -52,6 +53,9 @@ class Guard:
         Raises:
             PruningError: it does not give the metrics of the floor.
         """
+        self.values = decided(trainer, lambda: self._values(trainer))  # ranks may differ in what they saw
+
+    def _values(self, trainer: L.Trainer) -> dict[str, float]:
         found = trainer.callback_metrics
         missing = [name for name in self.floor.names if name not in found]
         if missing:
@@ -59,7 +63,7 @@ class Guard:
                 f"the budget's floor is on {', '.join(missing[:10])}, which validation does not log; it logs "
                 f"{', '.join(sorted(found)[:10]) or 'nothing'}"
             )
-        self.values = {name: float(found[name]) for name in self.floor.names}
+        return {name: float(found[name]) for name in self.floor.names}
 
     def start(self, trainer: L.Trainer) -> None:
         """Finds the network to go back to, where training goes on after a cut that is not judged yet."""
@@ -138,7 +142,7 @@ class Guard:
         self._before = take(trainer, module, {**own, "values": dict(self.values or {})})
         self.values = None
         folder = checkpoint_folder(trainer)
-        if folder is not None:
+        if folder is not None and trainer.is_global_zero:
             folder.mkdir(parents=True, exist_ok=True)
             with whole_file(folder / self._name(self.attempts)) as draft:
                 torch.save(self._before, draft)

@@ -8,14 +8,15 @@ from torch import Tensor
 from torch.optim import Optimizer
 from typing_extensions import override
 
-from seg_pruning.callbacks import checks, pareto, penalty
+from seg_pruning.callbacks import checks, pareto, penalty, ranks
 from seg_pruning.callbacks.carried import carry_structure_
-from seg_pruning.callbacks.cutting import Cutting, count
+from seg_pruning.callbacks.cutting import Cutting
 from seg_pruning.callbacks.dense import bring_dense, save_last_again
 from seg_pruning.callbacks.example import REMEDY, Example, call_with_image
 from seg_pruning.callbacks.floor import split
 from seg_pruning.callbacks.guard import Guard
 from seg_pruning.callbacks.options import Schedule, Scoring
+from seg_pruning.callbacks.part import count, network_of, steps
 from seg_pruning.callbacks.recovering import Recovering
 from seg_pruning.callbacks.scoring import TrainingScores
 from seg_pruning.callbacks.timing import Timing, between_steps, fits
@@ -24,6 +25,7 @@ from seg_pruning.pruning.criteria import Criterion
 from seg_pruning.pruning.selection import Selection
 from seg_pruning.surgery.errors import PruningError
 from seg_pruning.surgery.inputs import Inputs
+from seg_pruning.surgery.trial import trace
 
 
 class IterativePruning(Cutting):
@@ -56,13 +58,17 @@ class IterativePruning(Cutting):
         end_epoch: no cut is later; by default there is one cut. At least one epoch of training must remain
             after the last.
         selection: scope, rounding, floors and protected layers.
-        example_inputs: what the module's forward takes. By default its `example_input_array`, else noise of
-            the shape of an image of the first training batch.
+        module: the name of the part that is pruned, such as ``"student"``; several parts have a callback
+            each. By default the whole module, or where it has no `forward` of its own its only network.
+        example_inputs: what the pruned network's forward takes. By default the module's
+            `example_input_array`, else noise of the shape of an image of the first training batch, else noise
+            like the first call of the network in a training step.
 
     Raises:
         PruningError: a name does not exist or a number is out of range; in `setup`, an epoch is beyond the
-            training or the strategy is not supported; before the first step of training, the budget cannot
-            be reached, a cut has been missed, or a protected name is unknown.
+            training, the strategy is not supported, or another callback prunes the same; before the first
+            step of training, the budget cannot be reached, a cut has been missed, a name of a layer or part
+            is unknown, or it is not known what the network is called with.
 
     Example:
         >>> pruning = IterativePruning(budget={"macs": 0.3}, start_epoch=5, every_n_epochs=2, end_epoch=25)
@@ -81,8 +87,10 @@ class IterativePruning(Cutting):
         every_n_epochs: int = 1,
         end_epoch: int | None = None,
         selection: Selection | None = None,
+        module: str = "",
         example_inputs: Tensor | tuple[Any, ...] | dict[str, Any] | None = None,
     ) -> None:
+        super().__init__(module)
         kept, floor = split(budget)
         self.budget = Budget.of(kept)
         self.scores = TrainingScores(Scoring.of(criterion))
@@ -119,22 +127,24 @@ class IterativePruning(Cutting):
         carry_structure_(pl_module)
         if stage != "fit":
             return
-        checks.check_one_device(trainer)
+        checks.check_strategy(trainer)
+        checks.check_apart(self.module, [other.module for other in self.others(trainer)], self.guard)
         checks.check_epochs(trainer, self.epochs)
         self._graph = None
         if not self.done:
             self.forget()
-        self.example.read(pl_module)
 
     @override
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Tells a training that goes on from a new one; traces the network where its input is known."""
+        network = network_of(pl_module, self.module)
         anew = not self._size and trainer.ckpt_path is None  # a dense network, and no training to go on with
-        if self.done and (anew or self._params != count(pl_module)):
+        if self.done and (anew or self._params != count(network)):
             self.forget()  # what was done was done to another network
-        if self.done:
+        if self.done and trainer.is_global_zero:
             bring_dense(trainer)
-        self.example.read(pl_module)
+        self.take(network)
+        self.example.read(pl_module, network)
         checks.check_times(trainer, self.timing)
         now = self.timing.now(trainer)
         checks.check_not_missed(now, self.missed(trainer), self.timing.unit)
@@ -142,10 +152,11 @@ class IterativePruning(Cutting):
             checks.check_observed(now, self.scores, self.timing.unit)
         if self.guard is not None:
             self.guard.start(trainer)
-        self.recovering.start_(trainer, pl_module)
-        self.scores.start(pl_module)
+        self.recovering.start_(trainer, network)
+        self.scores.start(network, wrapped=ranks.wrapped(trainer, network))
         if self.example.inputs is not None:
-            self.prepare(pl_module)
+            self.retrace(trainer, pl_module)
+            self.check_budget(trainer, pl_module)
 
     @override
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -161,15 +172,38 @@ class IterativePruning(Cutting):
         # Only training's own batches are looked at: another pass over the data would use up workers'
         # prefetched batches, streams and random generators.
         if self._graph is None:
-            self.example.see(batch)
-            self.prepare(pl_module)
+            self._look(trainer, pl_module, batch)
         # Due here: what goes by step, what waited for a batch, and an epoch that goes on in its middle from a
         # checkpoint.
         if between_steps(trainer, batch_idx) or self.timing.unit == "epoch":
             self.on_train_epoch_start(trainer, pl_module)
         compensated = self._near(trainer, batch_idx, self.recovering.options.compensate)
-        self.recovering.before_batch(trainer, pl_module, near=compensated)
+        self.recovering.before_batch(trainer, self.network, near=compensated)
         self.scores.begin(record=self._near(trainer, batch_idx, self.scores.scoring.batches))
+
+    def _look(self, trainer: L.Trainer, module: L.LightningModule, batch: object) -> None:
+        """Calls the network with an image, where that is what it takes, or else waits until it is called."""
+        self._doubt: PruningError | None = None
+        if self.network is module:
+            try:
+                self.example.see(batch)
+                with ranks.together(trainer):
+                    graph = trace(module, self.example.on(module, module))
+            except PruningError as error:
+                self._doubt = error
+            else:
+                self.read(module, graph)
+                self.check_budget(trainer, module)
+                return
+        self.example.listen(self.network, wrapped=ranks.wrapped(trainer, self.network))
+
+    def _look_again(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Traces the network from the call that was waited for, before any step of an optimizer."""
+        if not self.example.heard and self._doubt is not None:
+            raise PruningError(f"{self._doubt}. If it is not called with one image, {REMEDY}")
+        self.example.hear()
+        self.retrace(trainer, module)
+        self.check_budget(trainer, module)
 
     def _near(self, trainer: L.Trainer, batch_idx: int, batches: int) -> bool:
         """Whether a batch that begins is one of the last `batches` before a cut."""
@@ -180,7 +214,9 @@ class IterativePruning(Cutting):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Keeps the batch where scores or recovery want it."""
-        fallback = call_with_image(batch) if self.example.given(pl_module) is None else None
+        if self._graph is None:
+            self._look_again(trainer, pl_module)
+        fallback = call_with_image(batch) if self.example.of_image else None
         self.recovering.after_batch(batch, fallback)
         self.scores.end(batch, fallback)
 
@@ -191,8 +227,11 @@ class IterativePruning(Cutting):
         """Reads the gradients for scores, then adds those of the penalty."""
         if self.finished:
             return
-        assert self._graph is not None
-        self.scores.observe(self._graph, pl_module, unread=self._whole)
+        if self._graph is None and (self.example.heard or len(trainer.optimizers) == 1):
+            self._look_again(trainer, pl_module)
+        if self._graph is None or not steps(optimizer, self._graph, self.network):
+            return
+        self.scores.observe(self._graph, self.network, unread=self._whole)
         if self._scales:
             strength = self.scores.scoring.bn_penalty * penalty.gradient_scale(trainer, optimizer)
             penalty.add_penalty_(optimizer, self._scales, strength)
@@ -201,7 +240,7 @@ class IterativePruning(Cutting):
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Estimates statistics anew that the last cut left stale."""
         if fits(trainer):
-            self.recovering.recalibrate_(trainer, pl_module)
+            self.recovering.recalibrate_(trainer, self.network)
 
     @override
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -211,12 +250,13 @@ class IterativePruning(Cutting):
         if self.guard is not None:
             self.guard.note(trainer)
         if self._size:
-            self.points = pareto.keep_best(self.points, trainer, self._size, self.amounts())
+            part = self.part(trainer)
+            self.points = pareto.keep_best(self.points, trainer, self._size, self.amounts(), part=part)
 
     @override
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Estimates stale statistics anew."""
-        self.recovering.recalibrate_(trainer, pl_module)  # where the epoch had no validation
+        self.recovering.recalibrate_(trainer, self.network)  # where the epoch had no validation
 
     @override
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -237,3 +277,4 @@ class IterativePruning(Cutting):
         """Watches no more."""
         self.recovering.stop()
         self.scores.stop()
+        self.example.stop()

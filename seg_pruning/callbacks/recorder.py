@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
-import lightning as L
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
@@ -30,31 +29,42 @@ class Recorder:
 
     def __init__(self, size: int) -> None:
         self.kept: deque[Record] = deque(maxlen=size)
-        self._call: Inputs | None = None
+        self.call: Inputs | None = None
         self._recording = False
-        self._handle: RemovableHandle | None = None
+        self._depth = self._least = 0
+        self._handles: tuple[RemovableHandle, ...] = ()
 
-    def attach(self, module: L.LightningModule) -> None:
-        """Watches the calls of `module`."""
+    def attach(self, network: nn.Module, *, wrapped: bool = False) -> None:
+        """Watches the calls of `network`.
+
+        Args:
+            network: the network.
+            wrapped: whether Lightning calls it itself, in order to call its `training_step`: that is no call
+                of the network, only those inside it are.
+        """
         self.detach()
-        self._handle = module.register_forward_pre_hook(self._watch, with_kwargs=True)
+        self._depth, self._least = 0, 2 if wrapped else 1
+        self._handles = (
+            network.register_forward_pre_hook(self._watch, with_kwargs=True),
+            network.register_forward_hook(self._leave, always_call=True),
+        )
 
     def detach(self) -> None:
         """Watches no more."""
-        if self._handle is not None:
-            self._handle.remove()
-        self._handle = None
+        for handle in self._handles:
+            handle.remove()
+        self._handles = ()
 
     def begin(self, *, record: bool) -> None:
         """A batch starts; whether it is to be kept."""
-        self._recording, self._call = record, None
+        self._recording, self.call, self._depth = record, None, 0
 
     def end(self, batch: object, fallback: Inputs | None) -> None:
-        """The batch is over; kept is what the module was called with first, or else `fallback`."""
-        call = self._call or (None if fallback is None else fallback.map(_copied))
+        """The batch is over; kept is what the network was called with first, or else `fallback`."""
+        call = self.call or (None if fallback is None else fallback.map(_copied))
         if self._recording and call is not None:
             self.kept.append((call, map_tensors(batch, _copied)))
-        self._recording, self._call = False, None
+        self._recording, self.call = False, None
 
     def clear(self) -> None:
         """Forgets all batches."""
@@ -66,7 +76,7 @@ class Recorder:
             {"args": inputs.args, "kwargs": dict(inputs.kwargs), "batch": batch}
             for inputs, batch in self.kept
         ]
-        return entries if _plain(entries) else []
+        return entries if is_plain(entries) else []
 
     def load_state_dict(self, state: list[dict[str, Any]]) -> None:
         """Goes on with the batches that `state_dict` gave."""
@@ -74,18 +84,23 @@ class Recorder:
         self.kept.extend((Inputs(tuple(entry["args"]), entry["kwargs"]), entry["batch"]) for entry in state)
 
     def _watch(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self._recording and self._call is None and torch.is_grad_enabled():
-            self._call = Inputs(args, kwargs).map(_copied)  # at once: the network may write into it
+        self._depth += 1
+        wanted = self._recording and self.call is None and self._depth >= self._least
+        if wanted and torch.is_grad_enabled():
+            self.call = Inputs(args, kwargs).map(_copied)  # at once: the network may write into it
+
+    def _leave(self, module: nn.Module, args: tuple[Any, ...], output: object) -> None:
+        self._depth -= 1
 
 
 def _copied(tensor: Tensor) -> Tensor:
     return tensor.detach().to("cpu", copy=True)
 
 
-def _plain(value: object) -> bool:
+def is_plain(value: object) -> bool:
     """Whether torch can load it with `weights_only=True`."""
     if type(value) in (list, tuple):
-        return all(map(_plain, value))  # type: ignore[call-overload]
+        return all(map(is_plain, value))  # type: ignore[call-overload]
     if isinstance(value, Mapping):
-        return type(value) is dict and all(map(_plain, value)) and all(map(_plain, value.values()))
+        return type(value) is dict and all(map(is_plain, value)) and all(map(is_plain, value.values()))
     return value is None or type(value) in (Tensor, str, int, float, bool)

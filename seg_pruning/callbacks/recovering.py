@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import lightning as L
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from seg_pruning.callbacks.options import Recovery
-from seg_pruning.callbacks.recorder import Recorder
+from seg_pruning.callbacks.ranks import gathered, wrapped
+from seg_pruning.callbacks.recorder import Record, Recorder
 from seg_pruning.callbacks.rewarming import ramp, scale_rates_
 from seg_pruning.callbacks.rewinding import Early, cut_early, early_state, rewind_
 from seg_pruning.pruning.compensation import compensate_, compensation
@@ -42,13 +43,13 @@ class Recovering:
         self.recorder.clear()
         self.before.clear()
 
-    def start_(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+    def start_(self, trainer: L.Trainer, network: nn.Module) -> None:
         """Begins to watch a training."""
         self.stop()
         if self.options.recalibrate:
-            self.recorder.attach(module)
+            self.recorder.attach(network, wrapped=wrapped(trainer, network))
         if self.options.compensate:
-            self.before.attach(module)
+            self.before.attach(network, wrapped=wrapped(trainer, network))
         if self.options.rewarm:
             self._handles = scale_rates_(trainer.optimizers, lambda: self._factor(trainer.global_step))
 
@@ -60,49 +61,52 @@ class Recovering:
             handle.remove()
         self._handles = ()
 
-    def before_batch(self, trainer: L.Trainer, module: L.LightningModule, *, near: bool) -> None:
+    def before_batch(self, trainer: L.Trainer, network: nn.Module, *, near: bool) -> None:
         """A batch of training begins, one of the last before a cut if it is `near`."""
         if trainer.global_step >= self.options.rewind_to:
-            self.note_early(trainer, module)
+            self.note_early(trainer, network)
         self.recorder.begin(record=self.stale)
         self.before.begin(record=near)
         if self.stale:
-            self._norms = training_norms(module)
+            self._norms = training_norms(network)
 
     def after_batch(self, batch: object, fallback: Inputs | None) -> None:
-        """A batch of training has ended; `fallback` is what the module could be called with for it."""
+        """A batch of training has ended; `fallback` is what the network could be called with for it."""
         self.recorder.end(batch, fallback)
         self.before.end(batch, fallback)
 
-    def note_early(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+    def note_early(self, trainer: L.Trainer, network: nn.Module) -> None:
         """Notes the early state, unless one was noted before or none is wanted."""
         if self.options.rewind != "none" and self.early is None:
-            self.early = early_state(trainer, module, self.options.rewind)
+            self.early = early_state(trainer, network, self.options.rewind)
 
-    def before_cut(self, trainer: L.Trainer, module: L.LightningModule, cut: Cut) -> dict[str, Tensor]:
-        """What will make up for a cut that is about to be made; for `after_cut_`."""
-        calls = [inputs for inputs, _ in self.before.kept]
+    def before_cut(
+        self, trainer: L.Trainer, network: nn.Module, cut: Cut, records: Sequence[Record]
+    ) -> dict[str, Tensor]:
+        """What will make up for a cut that is about to be made, by batches of `before`; for `after_cut_`."""
+        calls = [inputs for inputs, _ in records]
         with trainer.precision_plugin.forward_context():
-            return compensation(module, cut, calls) if calls else {}
+            return compensation(network, cut, calls) if calls else {}
 
     def after_cut_(
-        self, trainer: L.Trainer, module: L.LightningModule, cut: Cut, changes: Mapping[str, Tensor]
+        self, trainer: L.Trainer, network: nn.Module, cut: Cut, changes: Mapping[str, Tensor]
     ) -> None:
         """Starts the recovery from a cut that was just made."""
-        compensate_(module, cut, changes)
+        compensate_(network, cut, changes)
         self.before.clear()
         if self.early is not None:
             self.early = cut_early(self.early, cut)
-            rewind_(trainer, module, self.early)
+            rewind_(trainer, network, self.early)
         self.since = trainer.global_step
         self.stale = self.options.recalibrate > 0
         self.recorder.clear()
 
-    def recalibrate_(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+    def recalibrate_(self, trainer: L.Trainer, network: nn.Module) -> None:
         """Estimates stale statistics anew, if batches were seen since the cut."""
-        if self.stale and self.recorder.kept:
-            calls = [inputs for inputs, _ in self.recorder.kept]
-            recalibrate_(module, self._norms, calls, context=trainer.precision_plugin.forward_context)
+        records = gathered(trainer, self.recorder.kept) if self.stale else []
+        if records:
+            calls = [inputs for inputs, _ in records]
+            recalibrate_(network, self._norms, calls, context=trainer.precision_plugin.forward_context)
             self.stale = False
             self.recorder.clear()
 

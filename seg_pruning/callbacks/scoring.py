@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Sequence
 from typing import Any
 
-import lightning as L
+from torch import nn
 
 from seg_pruning.callbacks.options import Scoring
 from seg_pruning.callbacks.recorder import Record, Recorder
@@ -42,10 +42,10 @@ class TrainingScores:
             return bool(self._seen.kept)
         return self.criterion.needs == "weights" or self.running.count > 0
 
-    def start(self, module: L.LightningModule) -> None:
-        """Begins to watch a training."""
+    def start(self, network: nn.Module, *, wrapped: bool) -> None:
+        """Begins to watch a training; see `Recorder.attach`."""
         if self.by_pass:
-            self._seen.attach(module)
+            self._seen.attach(network, wrapped=wrapped)
 
     def stop(self) -> None:
         """Watches no more."""
@@ -59,18 +59,25 @@ class TrainingScores:
         """It has ended; `fallback` is what the module could be called with for it."""
         self._seen.end(batch, fallback)
 
-    def observe(self, graph: ChannelGraph, module: L.LightningModule, *, unread: Collection[str]) -> None:
+    def observe(self, graph: ChannelGraph, network: nn.Module, *, unread: Collection[str]) -> None:
         """Reads the gradients of a training step, where scores come from them."""
         if self.criterion.needs == "gradients" and not self.by_pass:
-            self.running.update(graph, parameters_of(module), unread=unread)
+            self.running.update(graph, parameters_of(network), unread=unread)
 
-    def compute(self, graph: ChannelGraph, module: L.LightningModule, *, unread: Collection[str]) -> Scores:
-        """The scores, as in `score`."""
+    @property
+    def seen(self) -> list[Record]:
+        """The batches of a pass of its own."""
+        return list(self._seen.kept)
+
+    def compute(
+        self, graph: ChannelGraph, network: nn.Module, seen: Sequence[Record], *, unread: Collection[str]
+    ) -> Scores:
+        """The scores, as in `score`, over the batches of `seen` where they are of a pass of its own."""
         if self.by_pass:
-            return pass_scores(self.scoring, self.criterion, graph, module, self._seen.kept, unread=unread)
+            return pass_scores(self.scoring, self.criterion, graph, network, seen, unread=unread)
         if self.criterion.needs == "weights":
             self.running.reset()
-            self.running.update(graph, parameters_of(module), {}, unread=unread)
+            self.running.update(graph, parameters_of(network), {}, unread=unread)
         return self.running.compute(unread=unread)
 
     def reset(self) -> None:
@@ -115,17 +122,16 @@ def pass_scores(
     scoring: Scoring,
     criterion: Criterion,
     graph: ChannelGraph,
-    module: L.LightningModule,
-    records: Iterable[Record],
+    network: nn.Module,
+    seen: Sequence[Record],
     *,
     unread: Collection[str],
 ) -> Scores:
-    """Scores over recorded batches, the module in eval mode; nothing of it changes.
+    """Scores over recorded batches, the network in eval mode; nothing of it changes.
 
     Raises:
         PruningError: there are no batches, or the loss cannot be differentiated.
     """
-    seen = list(records)
     if not seen:
         raise PruningError(
             f"{type(criterion).__name__} needs {scoring.batches} batches of training before a cut, but none "
@@ -133,4 +139,4 @@ def pass_scores(
         )
     data: list[object] = list(seen) if criterion.needs_loss else [inputs for inputs, _ in seen]
     loss = scoring.loss if criterion.needs_loss else None
-    return score(graph, module, criterion, data=data, loss=loss, unread=unread)
+    return score(graph, network, criterion, data=data, loss=loss, unread=unread)

@@ -1,10 +1,13 @@
 import math
+from types import SimpleNamespace
 
 import lightning as L
 import pytest
 import torch
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 
 from seg_pruning.callbacks import Scoring
+from seg_pruning.callbacks.checks import check_strategy
 from seg_pruning.pruning.selection import Selection
 from seg_pruning.surgery.errors import PruningError
 from tests.callbacks.modules import Stranger, fit, pruning, size, trainer_in
@@ -27,6 +30,11 @@ from tests.callbacks.modules import Stranger, fit, pruning, size, trainer_in
 def test_wrong_arguments_are_refused_at_once(options, message):
     with pytest.raises(PruningError, match=message):
         pruning(**options)
+
+
+class DeepSpeedLike(DeepSpeedStrategy):
+    def __init__(self) -> None:
+        """Its own needs DeepSpeed to be installed."""
 
 
 class NoStep(L.Callback):
@@ -80,11 +88,28 @@ def test_max_steps_that_are_enough(tmp_path):
     assert size(module) <= 0.5 * dense
 
 
-def test_several_devices_are_refused(tmp_path):
-    for settings in ({"devices": 2}, {"strategy": "ddp"}):
-        trainer = trainer_in(tmp_path, [pruning()], **settings)
-        with pytest.raises(PruningError, match=r"one device.*devices=1"):
-            pruning().setup(trainer, Stranger(), "fit")
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"strategy": "ddp_spawn", "devices": 2}, r"spawned or forked.*strategy='ddp'"),
+        ({"strategy": "ddp_fork", "devices": 1}, r"spawned or forked"),
+        ({"strategy": "ddp_notebook", "devices": 2}, r"spawned or forked"),
+    ],
+)
+def test_processes_that_hand_their_weights_back_are_refused(tmp_path, settings, message):
+    with pytest.raises(PruningError, match=message):
+        check_strategy(trainer_in(tmp_path, **settings))
+
+
+@pytest.mark.parametrize("strategy", [FSDPStrategy, DeepSpeedLike, ModelParallelStrategy])
+def test_networks_that_are_spread_are_refused(strategy):
+    with pytest.raises(PruningError, match=r"whole network on each device.*strategy='ddp'"):
+        check_strategy(SimpleNamespace(strategy=strategy()))
+
+
+@pytest.mark.parametrize("settings", [{}, {"strategy": "ddp", "devices": 2}, {"strategy": "ddp"}])
+def test_copies_on_several_devices_are_not_refused(tmp_path, settings):
+    check_strategy(trainer_in(tmp_path, **settings))
 
 
 def test_a_training_that_ends_too_early_says_so(tmp_path):

@@ -3,7 +3,10 @@ import torch
 
 from seg_pruning.callbacks.example import example_like, example_of, image_shape
 from seg_pruning.surgery.errors import PruningError
-from tests.callbacks.modules import Stranger, fit, pruning
+from tests.callbacks.interrupted import GOING_ON, assert_goes_on
+from tests.callbacks.modules import Stranger, fit, pruning, size
+
+pytestmark = GOING_ON
 
 IMAGES = torch.zeros(4, 3, 8, 16)
 MASKS = torch.zeros(4, 8, 16, dtype=torch.long)
@@ -59,17 +62,46 @@ def test_inputs_are_not_known_before_training():
 
 
 class TwoImages(Stranger):
+    """Takes two images and how much of the second, and says so to nobody."""
+
+    def forward(self, images, more, *, share):
+        return self.net(images + share * more)
+
+    def training_step(self, batch, batch_idx):
+        return self(batch[0], batch[0], share=torch.tensor(0.5)).mean()
+
+
+class Mute(Stranger):
+    """Its forward takes two images too, but its training calls only a part."""
+
     def forward(self, images, more):
         return self.net(images + more)
 
     def training_step(self, batch, batch_idx):
-        return self(batch[0], batch[0]).mean()
+        return self.net(batch[0]).mean()
 
 
-def test_a_forward_that_takes_something_else_is_told_how_to_say_so(tmp_path):
-    with pytest.raises(PruningError, match=r"example_inputs="):
-        fit(tmp_path / "a", TwoImages(), pruning(), limit_val_batches=0)
-    module = TwoImages()
+def test_a_forward_that_takes_something_else_is_seen_in_training(tmp_path):
+    module, run = TwoImages(), pruning(criterion="taylor")
+    fit(tmp_path, module, run, limit_val_batches=0)
+    assert run.inputs.shapes == ((1, 3, 8, 8), (1, 3, 8, 8), ())
+    assert run.inputs.kwargs["share"] == 0.5
+    assert size(module) <= 0.5 * size(TwoImages())
+
+
+def test_what_was_seen_in_training_is_what_it_goes_on_with(tmp_path):
+    assert_goes_on(tmp_path, lambda: [pruning(criterion="taylor")], step=4, module=Unvalidated, max_epochs=5)
+
+
+class Unvalidated(TwoImages):
+    def validation_step(self, batch, batch_idx):
+        self(batch[0], batch[0], share=0.0)
+
+
+def test_a_forward_that_training_never_calls_is_told_how_to_say_so(tmp_path):
+    with pytest.raises(PruningError, match=r"example_inputs=.*module="):
+        fit(tmp_path / "a", Mute(), pruning(), limit_val_batches=0)
+    module = Mute()
     image = torch.rand(1, 3, 8, 8)
     fit(tmp_path / "b", module, pruning(example_inputs=(image, image)), limit_val_batches=0)
     assert module.net.down[0].out_channels < 12
