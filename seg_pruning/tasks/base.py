@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, Literal, Self, TypeAlias
 
+import lightning as L
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -22,7 +23,7 @@ Scheduler: TypeAlias = Literal["cosine"] | LRSchedulerCallable | None
 Location: TypeAlias = torch.device | str | None
 
 
-class BaseTask(PrunableCheckpoints, ABC):
+class BaseTask(PrunableCheckpoints, L.LightningModule, ABC):
     """A LightningModule with one network, whose checkpoints load with ``weights_only=True`` and by name.
 
     A subclass's constructor calls `remember_arguments`, sets `network` and whatever its losses and metrics

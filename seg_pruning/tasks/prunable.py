@@ -1,18 +1,24 @@
 """Checkpoints of pruned networks for any LightningModule."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import lightning as L
 from typing_extensions import override
 
 from seg_pruning.surgery.checkpoints import take_structure_, write_structure
 
+if TYPE_CHECKING:
+    from lightning import LightningModule as _Base
+else:
+    # Beside a module of `pytorch_lightning` a base of `lightning` would hide what that module defines.
+    _Base = object
 
-class PrunableCheckpoints(L.LightningModule):
+
+class PrunableCheckpoints(_Base):
     """Mixin: checkpoints carry the structure, and loading one gives the module its widths, denser or sparser.
 
     With it `load_from_checkpoint` works for a pruned checkpoint in a fresh process. Name it first, and call
-    `super()` in hooks of your own: ``class MyTask(PrunableCheckpoints, LightningModule)``.
+    `super()` in hooks of your own: ``class MyTask(PrunableCheckpoints, LightningModule)``,
+    the latter of `lightning` or of `pytorch_lightning`.
     """
 
     @override

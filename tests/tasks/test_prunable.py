@@ -1,3 +1,4 @@
+import lightning as L
 import pytest
 import torch
 
@@ -9,7 +10,7 @@ from tests.tasks.tiny import TinyNet
 IMAGE = torch.linspace(-1, 1, 3 * 8 * 8).reshape(1, 3, 8, 8)
 
 
-class Base(PrunableCheckpoints):
+class Base(PrunableCheckpoints, L.LightningModule):
     def __init__(self, width: int = 4) -> None:
         super().__init__()
         self.net = TinyNet(width=width)
