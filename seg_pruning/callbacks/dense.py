@@ -7,6 +7,7 @@ from pathlib import Path
 import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from seg_pruning.callbacks.packages import of_kind
 from seg_pruning.surgery.atomic import whole_file
 
 DENSE_CHECKPOINT = "dense.ckpt"
@@ -43,8 +44,8 @@ def bring_dense(trainer: L.Trainer) -> None:
 
 def save_last_again(trainer: L.Trainer) -> None:
     """Writes the last checkpoint anew, with the network that training ended with."""
-    for checkpoint in trainer.checkpoint_callbacks:
-        if isinstance(checkpoint, ModelCheckpoint) and checkpoint.save_last and checkpoint.last_model_path:
+    for checkpoint in of_kind(trainer.checkpoint_callbacks, ModelCheckpoint):
+        if checkpoint.save_last and checkpoint.last_model_path:
             trainer.save_checkpoint(checkpoint.last_model_path, weights_only=checkpoint.save_weights_only)
 
 

@@ -4,19 +4,19 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
+from seg_pruning.callbacks.packages import of_kind
+
 
 def reset_monitors_(trainer: L.Trainer) -> None:
     """Makes checkpoints, early stopping and plateau schedulers forget the best that they saw.
 
     Files already written stay: they hold the networks of other sizes.
     """
-    for checkpoint in trainer.checkpoint_callbacks:
-        if isinstance(checkpoint, ModelCheckpoint):
-            _reset_checkpoint_(checkpoint)
-    for stopping in trainer.early_stopping_callbacks:
-        if isinstance(stopping, EarlyStopping):
-            stopping.wait_count = 0
-            stopping.best_score = _worst(stopping.mode)
+    for checkpoint in of_kind(trainer.checkpoint_callbacks, ModelCheckpoint):
+        _reset_checkpoint_(checkpoint)
+    for stopping in of_kind(trainer.early_stopping_callbacks, EarlyStopping):
+        stopping.wait_count = 0
+        stopping.best_score = _worst(stopping.mode)
     for config in trainer.lr_scheduler_configs:
         if isinstance(config.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
             config.scheduler.best = float(_worst(config.scheduler.mode))

@@ -10,6 +10,7 @@ import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from seg_pruning.callbacks.dense import checkpoint_folder
+from seg_pruning.callbacks.packages import of_kind
 from seg_pruning.callbacks.ranks import decided
 from seg_pruning.pruning.budgets import Amounts
 from seg_pruning.surgery.atomic import whole_file
@@ -103,8 +104,8 @@ def _metric(trainer: L.Trainer, monitor: str) -> float | None:
 
 
 def _monitor(trainer: L.Trainer) -> tuple[str, str]:
-    for checkpoint in trainer.checkpoint_callbacks:
-        if isinstance(checkpoint, ModelCheckpoint) and checkpoint.monitor is not None:
+    for checkpoint in of_kind(trainer.checkpoint_callbacks, ModelCheckpoint):
+        if checkpoint.monitor is not None:
             return checkpoint.monitor, checkpoint.mode
     return "", "max"
 

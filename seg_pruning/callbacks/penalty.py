@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
+from seg_pruning.callbacks.packages import twins
 from seg_pruning.surgery.graph import ChannelGraph
 
 
@@ -64,6 +65,6 @@ def gradient_scale(trainer: L.Trainer, optimizer: Optimizer) -> float:
     1, but for fused optimizers under a `GradScaler`: those divide by it themselves, inside their step.
     """
     plugin = trainer.precision_plugin
-    if not isinstance(plugin, MixedPrecision) or plugin.scaler is None:
+    if not isinstance(plugin, twins(MixedPrecision)) or plugin.scaler is None:
         return 1.0
     return plugin.scaler.get_scale() if getattr(optimizer, "_step_supports_amp_scaling", False) else 1.0

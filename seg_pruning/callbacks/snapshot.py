@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from torch import Tensor, nn
 
+from seg_pruning.callbacks.packages import of_kind
 from seg_pruning.surgery.checkpoints import take_structure_, write_structure
 from seg_pruning.surgery.errors import PruningError
 from seg_pruning.surgery.inputs import map_tensors
@@ -78,8 +79,8 @@ def read(path: Path) -> Snapshot:
 
 
 def _monitors(trainer: L.Trainer) -> list[ModelCheckpoint | EarlyStopping]:
-    watching = [*trainer.checkpoint_callbacks, *trainer.early_stopping_callbacks]
-    return [monitor for monitor in watching if isinstance(monitor, ModelCheckpoint | EarlyStopping)]
+    savers = of_kind(trainer.checkpoint_callbacks, ModelCheckpoint)
+    return [*savers, *of_kind(trainer.early_stopping_callbacks, EarlyStopping)]
 
 
 def _forget_graphs_(module: nn.Module) -> None:
