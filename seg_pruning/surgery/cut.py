@@ -1,7 +1,7 @@
 """A plan as keep masks, one for each tensor; pure: nothing here touches a network."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -47,6 +47,23 @@ class Cut:
             return kept
         factor = take(self.scales[name].expand(self.masks[name].shape), self.masks[name]).to(kept)
         return kept / factor if gradient else kept * factor
+
+    def below(self, path: str) -> "Cut":
+        """What the cut does to the submodule at `path`, in its own names; "" is the network itself."""
+        if not path:
+            return self
+        prefix = f"{path}."
+        sizes = {
+            replace(a, module=a.module.removeprefix(path).removeprefix(".")): size
+            for a, size in self.sizes.items()
+            if f"{a.module}.".startswith(prefix)
+        }
+        masks, scales = (
+            {name.removeprefix(prefix): value for name, value in named.items() if name.startswith(prefix)}
+            for named in (self.masks, self.scales)
+        )
+        part = self.plan.below(path)
+        return Cut(part, masks, sizes, part.dropped, scales)
 
 
 def take(tensor: Tensor, mask: Tensor) -> Tensor:
