@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from seg_pruning import tracking
-from seg_pruning.callbacks import checks, pareto, penalty, ranks
+from seg_pruning.callbacks import averages, checks, pareto, penalty, ranks
 from seg_pruning.callbacks.dense import DenseListener, save_dense
 from seg_pruning.callbacks.event import Event, announce
 from seg_pruning.callbacks.example import Example
@@ -215,8 +215,12 @@ class Cutting(OfPart):
         records = ranks.gathered(trainer, self.recovering.before.kept)
         inputs = self.example.on(module, self.network)
         with ranks.together(trainer):
-            changes = self.recovering.before_cut(trainer, self.network, self._graph.cut(plan), records)
-            found = operate_(self.network, self._graph, plan, inputs, optimizers=tuple(trainer.optimizers))
+            cut = self._graph.cut(plan)
+            changes = self.recovering.before_cut(trainer, self.network, cut, records)
+            with averages.following_(trainer, self.network, cut):
+                found = operate_(
+                    self.network, self._graph, plan, inputs, optimizers=tuple(trainer.optimizers)
+                )
             torch.compiler.reset()  # code compiled for the old widths would only fill the cache
             self._retrace(module)
         reset_monitors_(trainer)

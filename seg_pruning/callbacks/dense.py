@@ -7,6 +7,7 @@ from pathlib import Path
 import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from seg_pruning.callbacks.averages import save_weights
 from seg_pruning.callbacks.packages import of_kind
 from seg_pruning.surgery.atomic import whole_file
 
@@ -26,7 +27,7 @@ def save_dense(trainer: L.Trainer) -> Path | None:
     """Writes the weights beside the other checkpoints, and says where; nothing where a trainer keeps none."""
     target = _target(trainer)
     if target is not None:
-        trainer.save_checkpoint(target, weights_only=True)
+        save_weights(trainer, target)
     return target
 
 

@@ -6,9 +6,10 @@ import lightning as L
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
 from typing_extensions import override
 
-from seg_pruning.callbacks import checks, pareto, penalty, ranks
+from seg_pruning.callbacks import averages, checks, pareto, penalty, ranks
 from seg_pruning.callbacks.carried import carry_structure_
 from seg_pruning.callbacks.cutting import Cutting
 from seg_pruning.callbacks.dense import bring_dense, save_last_again
@@ -103,6 +104,7 @@ class IterativePruning(Cutting):
         self.selection = selection or Selection()
         self.example = Example(example_inputs)
         checks.check_start(self.scores.criterion, self.timing)
+        self._loads: RemovableHandle | None = None
         self.forget()
 
     @property
@@ -125,6 +127,7 @@ class IterativePruning(Cutting):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Refuses what cannot work, before anything is trained; checkpoints carry the structure from here."""
         carry_structure_(pl_module)
+        self._loads = averages.follow_loads(pl_module, instead_of=self._loads)
         if stage != "fit":
             return
         checks.check_strategy(trainer)
@@ -264,6 +267,7 @@ class IterativePruning(Cutting):
         self.recovering.stop()
         self.scores.stop()
         if self.judged_(trainer, pl_module, last=True) == "broken":
+            averages.transfer_(trainer)
             save_last_again(trainer)
         if self.guard is None and not self.finished and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             rank_zero_warn(
@@ -275,6 +279,8 @@ class IterativePruning(Cutting):
     @override
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Watches no more."""
+        if self._loads is not None:
+            self._loads.remove()
         self.recovering.stop()
         self.scores.stop()
         self.example.stop()

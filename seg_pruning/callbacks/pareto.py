@@ -9,6 +9,7 @@ from pathlib import Path
 import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from seg_pruning.callbacks.averages import save_weights
 from seg_pruning.callbacks.dense import checkpoint_folder
 from seg_pruning.callbacks.packages import of_kind
 from seg_pruning.callbacks.ranks import decided
@@ -64,7 +65,7 @@ def keep_best(
     if old is not None and not _better(metric, old.metric, mode):
         return points
     path = folder / f"size-{size}-epoch={trainer.current_epoch}-step={trainer.global_step}.ckpt"
-    trainer.save_checkpoint(path, weights_only=True)
+    save_weights(trainer, path)
     if old is not None and old.path != str(path) and trainer.is_global_zero:
         Path(old.path).unlink(missing_ok=True)
     return _with_point(points, trainer, Point(size, now.params, now.macs, monitor, metric, str(path)), part)

@@ -9,6 +9,7 @@ import lightning as L
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from seg_pruning.callbacks import averages
 from seg_pruning.callbacks.options import Recovery
 from seg_pruning.callbacks.ranks import gathered, wrapped
 from seg_pruning.callbacks.recorder import Record, Recorder
@@ -93,10 +94,14 @@ class Recovering:
     ) -> None:
         """Starts the recovery from a cut that was just made."""
         compensate_(network, cut, changes)
+        with averages.shown(trainer) as others:
+            compensate_(network, cut, changes if others else {})
         self.before.clear()
         if self.early is not None:
             self.early = cut_early(self.early, cut)
             rewind_(trainer, network, self.early)
+            if self.early["tensors"]:
+                averages.restart_(trainer)
         self.since = trainer.global_step
         self.stale = self.options.recalibrate > 0
         self.recorder.clear()
@@ -105,10 +110,16 @@ class Recovering:
         """Estimates stale statistics anew, if batches were seen since the cut."""
         records = gathered(trainer, self.recorder.kept) if self.stale else []
         if records:
-            calls = [inputs for inputs, _ in records]
-            recalibrate_(network, self._norms, calls, context=trainer.precision_plugin.forward_context)
+            self._recalibrate_(trainer, network, records)
+            with averages.shown(trainer) as others:
+                if others:
+                    self._recalibrate_(trainer, network, records)
             self.stale = False
             self.recorder.clear()
+
+    def _recalibrate_(self, trainer: L.Trainer, network: nn.Module, records: Sequence[Record]) -> None:
+        calls = [inputs for inputs, _ in records]
+        recalibrate_(network, self._norms, calls, context=trainer.precision_plugin.forward_context)
 
     def state_dict(self) -> dict[str, Any]:
         """All of it in plain types and tensors."""

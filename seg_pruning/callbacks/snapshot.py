@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from torch import Tensor, nn
 
+from seg_pruning.callbacks import averages
 from seg_pruning.callbacks.packages import of_kind
 from seg_pruning.surgery.checkpoints import take_structure_, write_structure
 from seg_pruning.surgery.errors import PruningError
@@ -32,6 +33,7 @@ def take(trainer: L.Trainer, module: L.LightningModule, own: dict[str, Any]) -> 
         "optimizers": [optimizer.state_dict() for optimizer in trainer.optimizers],
         "schedulers": [config.scheduler.state_dict() for config in trainer.lr_scheduler_configs],
         "monitors": {monitor.state_key: monitor.state_dict() for monitor in _monitors(trainer)},
+        "averages": averages.take(trainer),
         "own": own,
     }
     write_structure(found, module)
@@ -50,16 +52,29 @@ def restore_(trainer: L.Trainer, module: L.LightningModule, snapshot: Snapshot) 
     take_structure_(held, module)
     _forget_graphs_(module)
     module.load_state_dict(held["state_dict"])
+    averages.restore_(trainer, held["averages"])
     for optimizer, state in zip(trainer.optimizers, held["optimizers"], strict=True):
-        optimizer.load_state_dict(state)
+        optimizer.load_state_dict(_with_news(state, optimizer.state_dict()))
     for config, state in zip(trainer.lr_scheduler_configs, held["schedulers"], strict=True):
-        config.scheduler.load_state_dict(state)
+        if state.keys() == config.scheduler.state_dict().keys():  # another since where averaging swaps them
+            config.scheduler.load_state_dict(state)
     for monitor in _monitors(trainer):
         if monitor.state_key in held["monitors"]:
             monitor.load_state_dict(held["monitors"][monitor.state_key])
     torch.compiler.reset()
     own: dict[str, Any] = held["own"]
     return own
+
+
+def _with_news(held: Snapshot, present: Snapshot) -> Snapshot:
+    """The state of an optimizer, and what its groups have been given since: options, and groups of layers.
+
+    Fine-tuning adds layers as it thaws them, averaging adds rates; neither would find its own again. The
+    moments of such layers start anew: they are of other widths.
+    """
+    pairs = zip(held["param_groups"], present["param_groups"], strict=False)
+    known = [{**now, **then} for then, now in pairs]
+    return {**held, "param_groups": [*known, *present["param_groups"][len(known) :]]}
 
 
 def read(path: Path) -> Snapshot:
