@@ -60,10 +60,10 @@ class Example:
         self._take(example_like(image_shape(batch)))
         self.of_image = True
 
-    def listen(self, network: nn.Module, *, wrapped: bool) -> None:
-        """Waits for a call of the network; see `Recorder.attach`."""
+    def listen(self, trainer: L.Trainer, network: nn.Module) -> None:
+        """Waits for a call of the network."""
         self.forget()
-        self._listener.attach(network, wrapped=wrapped)
+        self._listener.attach(network, trainer)
         self._listener.begin(record=True)
 
     @property

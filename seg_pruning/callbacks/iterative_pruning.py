@@ -156,7 +156,7 @@ class IterativePruning(Cutting):
         if self.guard is not None:
             self.guard.start(trainer)
         self.recovering.start_(trainer, network)
-        self.scores.start(network, wrapped=ranks.wrapped(trainer, network))
+        self.scores.start(trainer, network)
         if self.example.inputs is not None:
             self.retrace(trainer, pl_module)
             self.check_budget(trainer, pl_module)
@@ -198,7 +198,7 @@ class IterativePruning(Cutting):
                 self.read(module, graph)
                 self.check_budget(trainer, module)
                 return
-        self.example.listen(self.network, wrapped=ranks.wrapped(trainer, self.network))
+        self.example.listen(trainer, self.network)
 
     def _look_again(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Traces the network from the call that was waited for, before any step of an optimizer."""
@@ -275,6 +275,13 @@ class IterativePruning(Cutting):
                 f"{len(self.timing.times)} cuts: the budget is not reached. Early stopping or a limit "
                 "ended it"
             )
+
+    @override
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
+        """Watches no more: Lightning calls no `teardown` then."""
+        self.teardown(trainer, pl_module, "fit")
 
     @override
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:

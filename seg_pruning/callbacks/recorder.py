@@ -6,10 +6,13 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
+import lightning as L
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from seg_pruning.callbacks.compiling import EAGER, is_compiled
+from seg_pruning.callbacks.ranks import wrapped
 from seg_pruning.surgery.inputs import Inputs, map_tensors
 
 Record = tuple[Inputs, object]
@@ -31,40 +34,49 @@ class Recorder:
         self.kept: deque[Record] = deque(maxlen=size)
         self.call: Inputs | None = None
         self._recording = False
+        self._network: nn.Module | None = None
+        self._compiled = False
         self._depth = self._least = 0
         self._handles: tuple[RemovableHandle, ...] = ()
 
-    def attach(self, network: nn.Module, *, wrapped: bool = False) -> None:
-        """Watches the calls of `network`.
-
-        Args:
-            network: the network.
-            wrapped: whether Lightning calls it itself, in order to call its `training_step`: that is no call
-                of the network, only those inside it are.
-        """
+    def attach(self, network: nn.Module, trainer: L.Trainer) -> None:
+        """Watches the calls of `network`, which is the module of a training or a part of it."""
         self.detach()
-        self._depth, self._least = 0, 2 if wrapped else 1
-        self._handles = (
-            network.register_forward_pre_hook(self._watch, with_kwargs=True),
-            network.register_forward_hook(self._leave, always_call=True),
-        )
+        self._network, self._compiled = network, is_compiled(network, trainer.lightning_module)
+        # A call by which Lightning reaches `training_step` is no call of the network; those inside it are.
+        self._least = 2 if wrapped(trainer, network) else 1
 
     def detach(self) -> None:
         """Watches no more."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles = ()
+        self._unhook()
+        self._network = None
 
     def begin(self, *, record: bool) -> None:
         """A batch starts; whether it is to be kept."""
-        self._recording, self.call, self._depth = record, None, 0
+        self._unhook()
+        self._recording = record
+        # No hook is left on a network whose calls are not recorded: compiled code would contain it.
+        if record and self._network is not None:
+            self._handles = (
+                self._network.register_forward_pre_hook(self._watch, with_kwargs=True),
+                self._network.register_forward_hook(self._leave, always_call=True),
+            )
+            if self._compiled:
+                EAGER.hold()
 
     def end(self, batch: object, fallback: Inputs | None) -> None:
         """The batch is over; kept is what the network was called with first, or else `fallback`."""
         call = self.call or (None if fallback is None else fallback.map(_copied))
         if self._recording and call is not None:
             self.kept.append((call, map_tensors(batch, _copied)))
-        self._recording, self.call = False, None
+        self._unhook()
+
+    def _unhook(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        if self._handles and self._compiled:
+            EAGER.release()
+        self._handles, self._depth, self.call, self._recording = (), 0, None, False
 
     def clear(self) -> None:
         """Forgets all batches."""
@@ -85,8 +97,7 @@ class Recorder:
 
     def _watch(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._depth += 1
-        wanted = self._recording and self.call is None and self._depth >= self._least
-        if wanted and torch.is_grad_enabled():
+        if self.call is None and self._depth >= self._least and torch.is_grad_enabled():
             self.call = Inputs(args, kwargs).map(_copied)  # at once: the network may write into it
 
     def _leave(self, module: nn.Module, args: tuple[Any, ...], output: object) -> None:

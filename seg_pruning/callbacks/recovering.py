@@ -11,7 +11,7 @@ from torch.utils.hooks import RemovableHandle
 
 from seg_pruning.callbacks import averages
 from seg_pruning.callbacks.options import Recovery
-from seg_pruning.callbacks.ranks import gathered, wrapped
+from seg_pruning.callbacks.ranks import gathered
 from seg_pruning.callbacks.recorder import Record, Recorder
 from seg_pruning.callbacks.rewarming import ramp, scale_rates_
 from seg_pruning.callbacks.rewinding import Early, cut_early, early_state, rewind_
@@ -48,9 +48,9 @@ class Recovering:
         """Begins to watch a training."""
         self.stop()
         if self.options.recalibrate:
-            self.recorder.attach(network, wrapped=wrapped(trainer, network))
+            self.recorder.attach(network, trainer)
         if self.options.compensate:
-            self.before.attach(network, wrapped=wrapped(trainer, network))
+            self.before.attach(network, trainer)
         if self.options.rewarm:
             self._handles = scale_rates_(trainer.optimizers, lambda: self._factor(trainer.global_step))
 

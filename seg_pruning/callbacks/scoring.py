@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
+import lightning as L
 from torch import nn
 
 from seg_pruning.callbacks.options import Scoring
@@ -42,10 +43,10 @@ class TrainingScores:
             return bool(self._seen.kept)
         return self.criterion.needs == "weights" or self.running.count > 0
 
-    def start(self, network: nn.Module, *, wrapped: bool) -> None:
-        """Begins to watch a training; see `Recorder.attach`."""
+    def start(self, trainer: L.Trainer, network: nn.Module) -> None:
+        """Begins to watch a training."""
         if self.by_pass:
-            self._seen.attach(network, wrapped=wrapped)
+            self._seen.attach(network, trainer)
 
     def stop(self) -> None:
         """Watches no more."""
