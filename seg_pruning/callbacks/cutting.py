@@ -63,6 +63,7 @@ class Cutting(OfPart):
     _cuts: int
     _size: int
     _params: int | None
+    _dense_metric: float | None
     _graph: ChannelGraph | None
     _whole: frozenset[str]
     _latency: LatencyModel | None
@@ -105,6 +106,7 @@ class Cutting(OfPart):
             "example": self.example.state_dict(),
             "guard": None if self.guard is None else self.guard.state_dict(),
             "points": [asdict(point) for point in self.points.values()],
+            "dense_metric": self._dense_metric,
             **self._own_state(),
         }
 
@@ -119,6 +121,7 @@ class Cutting(OfPart):
         if self.guard is not None and state_dict["guard"] is not None:
             self.guard.load_state_dict(state_dict["guard"])
         self.points = {point["size"]: pareto.Point(**point) for point in state_dict["points"]}
+        self._dense_metric = state_dict.get("dense_metric")  # older files have none
         self._load_own_state(state_dict)
 
     def _own_state(self) -> dict[str, Any]:
@@ -240,7 +243,10 @@ class Cutting(OfPart):
             return  # it was left before, and is dense no more
         assert self.dense is not None
         if (path := save_dense(trainer)) is not None:
-            self.points = pareto.with_dense(self.points, trainer, self.dense, path, part=self.part(trainer))
+            metric = pareto.monitored(trainer)
+            metric = self._dense_metric if metric is None else metric
+            part = self.part(trainer)
+            self.points = pareto.with_dense(self.points, trainer, self.dense, metric, path, part=part)
         for callback in trainer.callbacks:  # type: ignore[attr-defined] # Lightning does not type it
             if isinstance(callback, DenseListener):
                 callback.before_first_cut(module)
@@ -252,7 +258,7 @@ class Cutting(OfPart):
         self.widths = {}
         self.points = {}
         self._cuts = self._size = 0
-        self._params = self._graph = self._latency = None
+        self._params = self._dense_metric = self._graph = self._latency = None
         self._scales = {}
         self.scores.reset()
         self.recovering.forget()

@@ -39,7 +39,7 @@ def bring_dense(trainer: L.Trainer) -> None:
     source = Path(trainer.ckpt_path).with_name(DENSE_CHECKPOINT)
     if source.is_file():
         target.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(target) as draft:  # half a copy would be taken for all of it next time
+        with whole_file(target, alone=True) as draft:  # half a copy would be taken for all of it next time
             shutil.copyfile(source, draft)
 
 

@@ -41,6 +41,8 @@ class Guard:
         self.dense: dict[str, float] = {}
         self.attempts = 0
         self._before: Snapshot | None = None
+        self._oldest = 1  # file that may still be there
+        self._saved: int | None = None  # attempts that the newest checkpoint knows of
 
     @property
     def over(self) -> bool:
@@ -132,8 +134,8 @@ class Guard:
     ) -> Amounts:
         """Keeps the network of before the next cut, and gives its limit.
 
-        The file is for a run that goes on later; the one before it stays too, since the newest checkpoint may
-        be older than this cut.
+        The file is for a run that goes on later; those that the newest checkpoint may ask for stay too, which
+        may be older than several cuts.
         """
         assert self.search is not None
         self.search = self.search.tried(planned)
@@ -144,13 +146,20 @@ class Guard:
         folder = checkpoint_folder(trainer)
         if folder is not None and trainer.is_global_zero:
             folder.mkdir(parents=True, exist_ok=True)
-            with whole_file(folder / self._name(self.attempts)) as draft:
+            with whole_file(folder / self._name(self.attempts), alone=True) as draft:
                 torch.save(self._before, draft)
-            (folder / self._name(self.attempts - 2)).unlink(missing_ok=True)
+            self._remove_old(folder)
         return self.search.trying
+
+    def _remove_old(self, folder: Path) -> None:
+        needed = self.attempts - 1 if self._saved is None else min(self._saved, self.attempts - 1)
+        for attempt in range(self._oldest, needed):
+            (folder / self._name(attempt)).unlink(missing_ok=True)
+        self._oldest = max(self._oldest, needed)
 
     def state_dict(self) -> dict[str, Any]:
         """Plain types."""
+        self._saved = self.attempts
         return {
             "search": None if self.search is None else self.search.to_dict(),
             "values": self.values,
@@ -162,6 +171,7 @@ class Guard:
         """Goes on from what `state_dict` gave."""
         self.search = None if state["search"] is None else Search.from_dict(state["search"])
         self.values, self.dense, self.attempts = state["values"], state["dense"], state["attempts"]
+        self._saved = self.attempts
 
     @staticmethod
     def _name(attempt: int) -> str:

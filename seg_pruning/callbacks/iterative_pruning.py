@@ -21,6 +21,7 @@ from seg_pruning.callbacks.part import count, network_of, steps
 from seg_pruning.callbacks.recovering import Recovering
 from seg_pruning.callbacks.scoring import TrainingScores
 from seg_pruning.callbacks.timing import Timing, between_steps, fits
+from seg_pruning.callbacks.whole_checkpoints import write_whole_
 from seg_pruning.pruning.budgets import Budget
 from seg_pruning.pruning.criteria import Criterion
 from seg_pruning.pruning.selection import Selection
@@ -133,6 +134,7 @@ class IterativePruning(Cutting):
         checks.check_strategy(trainer)
         checks.check_apart(self.module, [other.module for other in self.others(trainer)], self.guard)
         checks.check_epochs(trainer, self.epochs)
+        write_whole_(trainer)
         self._graph = None
         if not self.done:
             self.forget()
@@ -164,6 +166,11 @@ class IterativePruning(Cutting):
     @override
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Makes the cut of this epoch."""
+        # Stale here: training goes on from a checkpoint of the last batch, and had no end of that epoch.
+        self.recovering.recalibrate_(trainer, pl_module)
+        self._prune_if_due_(trainer, pl_module)
+
+    def _prune_if_due_(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self._graph is not None and self.due(self.timing.now(trainer)) is not None:
             self.prune_now_(trainer, pl_module)
 
@@ -179,7 +186,7 @@ class IterativePruning(Cutting):
         # Due here: what goes by step, what waited for a batch, and an epoch that goes on in its middle from a
         # checkpoint.
         if between_steps(trainer, batch_idx) or self.timing.unit == "epoch":
-            self.on_train_epoch_start(trainer, pl_module)
+            self._prune_if_due_(trainer, pl_module)
         compensated = self._near(trainer, batch_idx, self.recovering.options.compensate)
         self.recovering.before_batch(trainer, self.network, near=compensated)
         self.scores.begin(record=self._near(trainer, batch_idx, self.scores.scoring.batches))
@@ -255,6 +262,8 @@ class IterativePruning(Cutting):
         if self._size:
             part = self.part(trainer)
             self.points = pareto.keep_best(self.points, trainer, self._size, self.amounts(), part=part)
+        else:
+            self._dense_metric = pareto.monitored(trainer)
 
     @override
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

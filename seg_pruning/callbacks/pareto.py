@@ -60,25 +60,38 @@ def keep_best(
     if folder is None:
         return points
     monitor, mode = _monitor(trainer)
-    metric = _metric(trainer, monitor)
+    metric = monitored(trainer)
     old = points.get(size)
-    if old is not None and not _better(metric, old.metric, mode):
+    if not decided(trainer, lambda: old is None or _replaces(metric, old, mode)):
         return points
     path = folder / f"size-{size}-epoch={trainer.current_epoch}-step={trainer.global_step}.ckpt"
     save_weights(trainer, path)
+    point = Point(size, now.params, now.macs, monitor, metric, str(path))
+    found = _with_point(points, trainer, point, part)
     if old is not None and old.path != str(path) and trainer.is_global_zero:
-        Path(old.path).unlink(missing_ok=True)
-    return _with_point(points, trainer, Point(size, now.params, now.macs, monitor, metric, str(path)), part)
+        Path(old.path).unlink(missing_ok=True)  # last, so that the table never lists a file that is gone
+    return found
 
 
 def with_dense(
-    points: dict[int, Point], trainer: L.Trainer, dense: Amounts, path: Path, *, part: str = ""
+    points: dict[int, Point],
+    trainer: L.Trainer,
+    dense: Amounts,
+    metric: float | None,
+    path: Path,
+    *,
+    part: str = "",
 ) -> dict[int, Point]:
-    """The points with the dense network, which `path` holds."""
+    """The points with the dense network, which `path` holds, and what its last validation found."""
     monitor, _ = _monitor(trainer)
-    metric = _metric(trainer, monitor)
     point = Point(0, dense.params, dense.macs, monitor, metric, str(path))
     return _with_point(points, trainer, point, part)
+
+
+def monitored(trainer: L.Trainer) -> float | None:
+    """The value by which checkpoints are chosen, from the last validation of rank 0."""
+    found = decided(trainer, lambda: trainer.callback_metrics.get(_monitor(trainer)[0]))
+    return None if found is None else float(found)
 
 
 def _with_point(points: dict[int, Point], trainer: L.Trainer, point: Point, part: str) -> dict[int, Point]:
@@ -92,16 +105,10 @@ def _with_point(points: dict[int, Point], trainer: L.Trainer, point: Point, part
 
 
 def _write(points: dict[int, Point], table: Path) -> None:
-    with whole_file(table) as draft, draft.open("w", newline="") as file:
+    with whole_file(table, alone=True) as draft, draft.open("w", newline="") as file:
         writer = csv.DictWriter(file, [field.name for field in fields(Point)])
         writer.writeheader()
         writer.writerows(asdict(each) for each in points.values())
-
-
-def _metric(trainer: L.Trainer, monitor: str) -> float | None:
-    """The value of a metric, that of rank 0 for all: checkpoints are written by all or none."""
-    found = decided(trainer, lambda: trainer.callback_metrics.get(monitor))
-    return None if found is None else float(found)
 
 
 def _monitor(trainer: L.Trainer) -> tuple[str, str]:
@@ -109,6 +116,11 @@ def _monitor(trainer: L.Trainer) -> tuple[str, str]:
         if checkpoint.monitor is not None:
             return checkpoint.monitor, checkpoint.mode
     return "", "max"
+
+
+def _replaces(metric: float | None, old: Point, mode: str) -> bool:
+    # Without its file it is no point: of two runs from one checkpoint the other may have replaced it.
+    return not Path(old.path).is_file() or _better(metric, old.metric, mode)
 
 
 def _better(new: float | None, old: float | None, mode: str) -> bool:

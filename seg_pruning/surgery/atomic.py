@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+import glob
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def whole_file(path: Path, *, alone: bool = False) -> Iterator[Path]:
     """A file to write inside, which takes the place of `path` afterwards, at once.
 
     Whoever looks finds the old one or the new one, whole. Where something fails, the old one stays and there
-    is nothing beside it.
+    is nothing beside it; a process that is killed leaves a hidden draft there.
+
+    Args:
+        path: the file.
+        alone: whether nobody else writes it now; drafts of processes that were killed are then removed.
     """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
+    if alone:
+        for left in path.parent.glob(f".{glob.escape(path.name)}.*.draft"):
+            left.unlink(missing_ok=True)
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.draft")
+    os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))  # minus the umask, as files are
     try:
-        yield Path(name)
-        os.chmod(name, 0o644)  # mkstemp makes files that nobody else can read
-        os.replace(name, path)
+        yield draft
+        os.replace(draft, path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        draft.unlink(missing_ok=True)
         raise
 
 
