@@ -166,11 +166,6 @@ class IterativePruning(Cutting):
     @override
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Makes the cut of this epoch."""
-        # Stale here: training goes on from a checkpoint of the last batch, and had no end of that epoch.
-        self.recovering.recalibrate_(trainer, pl_module)
-        self._prune_if_due_(trainer, pl_module)
-
-    def _prune_if_due_(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self._graph is not None and self.due(self.timing.now(trainer)) is not None:
             self.prune_now_(trainer, pl_module)
 
@@ -183,10 +178,12 @@ class IterativePruning(Cutting):
         # prefetched batches, streams and random generators.
         if self._graph is None:
             self._look(trainer, pl_module, batch)
+        if batch_idx == 0:  # for a run that goes on from after the last batch: it gets no end of that epoch
+            self.recovering.recalibrate_(trainer, self.network)
         # Due here: what goes by step, what waited for a batch, and an epoch that goes on in its middle from a
         # checkpoint.
         if between_steps(trainer, batch_idx) or self.timing.unit == "epoch":
-            self._prune_if_due_(trainer, pl_module)
+            self.on_train_epoch_start(trainer, pl_module)
         compensated = self._near(trainer, batch_idx, self.recovering.options.compensate)
         self.recovering.before_batch(trainer, self.network, near=compensated)
         self.scores.begin(record=self._near(trainer, batch_idx, self.scores.scoring.batches))

@@ -33,7 +33,6 @@ class Recovering:
         self.recorder = Recorder(options.recalibrate)
         self.before = Recorder(options.compensate)
         self._handles: tuple[RemovableHandle, ...] = ()
-        self._norms: frozenset[str] = frozenset()
         self.forget()
 
     def forget(self) -> None:
@@ -41,6 +40,7 @@ class Recovering:
         self.early: Early | None = None
         self.since: int | None = None
         self.stale = False
+        self._norms: frozenset[str] = frozenset()
         self.recorder.clear()
         self.before.clear()
 
@@ -127,6 +127,7 @@ class Recovering:
             "early": self.early,
             "since": self.since,
             "stale": self.stale,
+            "norms": sorted(self._norms),
             "recorded": self.recorder.state_dict(),
             "before": self.before.state_dict(),
         }
@@ -134,6 +135,7 @@ class Recovering:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from what `state_dict` gave."""
         self.early, self.since, self.stale = state["early"], state["since"], state["stale"]
+        self._norms = frozenset(state.get("norms", ()))  # older files have none
         self.recorder.load_state_dict(state["recorded"])
         self.before.load_state_dict(state["before"])
 
