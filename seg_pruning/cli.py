@@ -14,7 +14,7 @@ import lightning as L
 import yaml
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from typing_extensions import override
 
 import seg_pruning
@@ -73,6 +73,9 @@ class SegmentationCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Checks what needs nothing built, and chooses the run folder."""
         config = self.config[self.subcommand]
+        goes_on = config.get("ckpt_path") == "last" and config.checkpoint.dirpath is None
+        if goes_on:
+            config.ckpt_path = self._last()
         path = config.get("ckpt_path")
         # A colon is of "registry:..." or of a URL, unless it ends a drive of Windows.
         if path and path not in _NAMED_CHECKPOINTS and ":" not in str(path).replace(":\\", ""):
@@ -82,7 +85,22 @@ class SegmentationCLI(LightningCLI):
                 config.checkpoint.dirpath = str(Path(path).resolve().parent)
         if self._leaves_folder():
             run = tracking.RunFolder(config.run.root, config.run.name)
-            self.folder = run.choose(datetime.now()).resolve()
+            self.folder = run.choose(datetime.now(), goes_on=goes_on).resolve()
+
+    def _last(self) -> str | None:
+        """The last checkpoint of the runs: Lightning would look in this one's folder, which is new."""
+        run = self.config[self.subcommand].run
+        found = tracking.RunFolder(run.root, run.name).last()
+        if found is not None:
+            rank_zero_info(f"last checkpoint: {found}")
+            return str(found)
+        what = f"no run {run.name or ''} in {run.root} has left a last.ckpt".replace("  ", " ")
+        if self.subcommand != "fit":
+            raise PruningError(f"{what}: name the file, --ckpt_path FILE")
+        rank_zero_info(
+            f"{what}: training begins anew"
+        )  # so that one command serves the first run and all others
+        return None
 
     @override
     def instantiate_classes(self) -> None:

@@ -244,6 +244,28 @@ def test_a_resumed_run_goes_on_in_a_folder_of_its_own():
     assert saved["global_step"] == 9
 
 
+@RESUMED
+def test_one_command_begins_a_run_and_goes_on_with_it(capsys):
+    """From `last`, however often the run was killed: here each time after its last checkpoint."""
+    command = [
+        "fit",
+        "--config",
+        written(),
+        "--run.name",
+        "mine",
+        "--ckpt_path",
+        "last",
+        "--trainer.max_epochs",
+    ]
+    with pytest.raises(PruningError, match=r"no run mine in runs has left a last\.ckpt: name the file"):
+        main(["test", *command[1:-1]])
+    for epochs in (1, 2, 3):
+        assert main([*command, str(epochs)]).trainer.global_step == 3 * epochs
+    assert sorted(folder.name for folder in Path("runs").iterdir()) == ["mine", "mine-2", "mine-3"]
+    cli = main(["test", "--config", written(), "--ckpt_path", "last"])
+    assert cli.trainer.ckpt_path == "runs/mine-3/checkpoints/last.ckpt"
+
+
 def test_a_checkpoint_of_the_command_line_loads_by_itself():
     """Even with a network given as a class path, since the config is plain."""
     main(

@@ -1,5 +1,6 @@
 """The one new folder that a run writes."""
 
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,11 +25,12 @@ class RunFolder:
     root: str = "runs"
     name: str | None = None
 
-    def choose(self, now: datetime) -> Path:
+    def choose(self, now: datetime, *, goes_on: bool = False) -> Path:
         """Gives a folder that does not exist yet, and makes nothing.
 
         Args:
             now: The time to name it after.
+            goes_on: Whether the run goes on from another of its name, and gets a number behind it.
 
         Raises:
             PruningError: If a folder of the given name exists, or the name is none.
@@ -42,12 +44,21 @@ class RunFolder:
                 "The folder of all runs is --run.root."
             )
         folder = root / self.name
+        if goes_on:
+            return _free(folder)
         if folder.exists():
             raise PruningError(
                 f"The run {folder} exists, and no run overwrites another. Choose another --run.name, "
                 "leave it out to name the run after the time, or remove the folder."
             )
         return folder
+
+    def last(self) -> Path | None:
+        """Gives the newest ``last.ckpt`` of the runs of this name, numbered ones too; of all without a name."""
+        name = ".*" if self.name is None else rf"{re.escape(self.name)}(-\d+)?"
+        found = Path(self.root).glob("*/checkpoints/last*.ckpt")
+        mine = [file for file in found if re.fullmatch(name, file.parents[1].name) and file.exists()]
+        return max(mine, key=lambda file: file.stat().st_mtime, default=None)
 
 
 @contextmanager

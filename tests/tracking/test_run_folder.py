@@ -1,3 +1,4 @@
+import os
 from datetime import datetime
 
 import pytest
@@ -28,6 +29,29 @@ def test_a_folder_that_exists_is_refused(tmp_path):
     with pytest.raises(FileExistsError), written(tmp_path / "mine"):
         pass
     assert (tmp_path / "mine").is_dir()
+
+
+def test_a_run_that_goes_on_gets_a_number(tmp_path):
+    for expected in ("mine", "mine-2", "mine-3"):
+        folder = RunFolder(str(tmp_path), "mine").choose(NOW, goes_on=True)
+        assert folder.name == expected
+        folder.mkdir()
+
+
+def test_the_newest_last_checkpoint_of_a_name(tmp_path):
+    assert RunFolder(str(tmp_path), "mine").last() is None
+    assert RunFolder(str(tmp_path)).last() is None
+    files = [f"{run}/checkpoints/last{v}.ckpt" for run in ("mine", "mine-2", "mine-too") for v in ("", "-v1")]
+    for time, file in enumerate(files):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).touch()
+        os.utime(tmp_path / file, (time, time))
+    (tmp_path / "mine/checkpoints/best.ckpt").touch()
+    assert RunFolder(str(tmp_path), "mine").last() == tmp_path / "mine-2/checkpoints/last-v1.ckpt"
+    assert RunFolder(str(tmp_path), "mine-too").last() == tmp_path / "mine-too/checkpoints/last-v1.ckpt"
+    assert RunFolder(str(tmp_path)).last() == tmp_path / "mine-too/checkpoints/last-v1.ckpt"
+    os.utime(tmp_path / files[0], (9, 9))
+    assert RunFolder(str(tmp_path), "mine").last() == tmp_path / files[0]
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "..", "/a", "."])
