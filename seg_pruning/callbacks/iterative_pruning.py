@@ -238,10 +238,10 @@ class IterativePruning(Cutting):
             self._look_again(trainer, pl_module)
         if self._graph is None or not steps(optimizer, self._graph, self.network):
             return
-        self.scores.observe(self._graph, self.network, unread=self._whole)
+        scale = penalty.gradient_scale(trainer, optimizer)
+        self.scores.observe(self._graph, self.network, unread=self._whole, scale=scale)
         if self._scales:
-            strength = self.scores.scoring.bn_penalty * penalty.gradient_scale(trainer, optimizer)
-            penalty.add_penalty_(optimizer, self._scales, strength)
+            penalty.add_penalty_(optimizer, self._scales, self.scores.scoring.bn_penalty * scale)
 
     @override
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

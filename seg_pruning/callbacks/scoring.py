@@ -60,10 +60,16 @@ class TrainingScores:
         """It has ended; `fallback` is what the module could be called with for it."""
         self._seen.end(batch, fallback)
 
-    def observe(self, graph: ChannelGraph, network: nn.Module, *, unread: Collection[str]) -> None:
-        """Reads the gradients of a training step, where scores come from them."""
-        if self.criterion.needs == "gradients" and not self.by_pass:
-            self.running.update(graph, parameters_of(network), unread=unread)
+    def observe(
+        self, graph: ChannelGraph, network: nn.Module, *, unread: Collection[str], scale: float = 1.0
+    ) -> None:
+        """Reads the gradients of a training step, multiplied by `scale`, where scores come from them."""
+        if self.criterion.needs != "gradients" or self.by_pass:
+            return
+        weights, gradients = parameters_of(network), None
+        if scale != 1.0:  # it changes while a network trains, and steps are to count alike
+            gradients = {name: w.grad / scale for name, w in weights.items() if w.grad is not None}
+        self.running.update(graph, weights, gradients, unread=unread)
 
     @property
     def seen(self) -> list[Record]:

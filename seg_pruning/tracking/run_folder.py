@@ -54,7 +54,7 @@ class RunFolder:
         return folder
 
     def last(self) -> Path | None:
-        """Gives the newest ``last.ckpt`` of the runs of this name, numbered ones too; of all without a name."""
+        """Gives the newest ``last.ckpt`` of the runs of this name, numbered or not; of all without one."""
         name = ".*" if self.name is None else rf"{re.escape(self.name)}(-\d+)?"
         found = Path(self.root).glob("*/checkpoints/last*.ckpt")
         mine = [file for file in found if re.fullmatch(name, file.parents[1].name) and file.exists()]

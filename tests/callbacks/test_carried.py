@@ -9,8 +9,9 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from seg_pruning.callbacks import DENSE_CHECKPOINT
+from seg_pruning.callbacks import DENSE_CHECKPOINT, Recovery, Schedule, Scoring
 from seg_pruning.callbacks.carried import carry_structure_
+from seg_pruning.pruning.criteria import Activation
 from seg_pruning.surgery.errors import PruningError
 from seg_pruning.tasks import SemanticSegmentation
 from tests.callbacks.modules import Data, Mixed, Stranger, fit, pruning, size, trainer_in
@@ -64,6 +65,48 @@ def test_best_and_last_after_a_fit(tmp_path, loop, weights_only):
     results = trainer.test(module, Data(), ckpt_path=loop, verbose=False)
     assert results[0]["val/params"] == small == size(module)
     assert torch.equal(module.net.head.weight, file["net.head.weight"])
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory:UserWarning")
+@pytest.mark.parametrize("entry", ["validate", "test", "predict"])
+def test_last_in_a_new_trainer_and_best_without_a_module(tmp_path, entry):
+    """As a script does that only tests, and as one that goes on after its fit."""
+
+    def saver() -> ModelCheckpoint:
+        return ModelCheckpoint(tmp_path / "c", monitor="val/loss", save_last=True)
+
+    module, new = Stranger(), Stranger()
+    trainer = fit(tmp_path, module, pruning(), saver())
+    small, best = size(module), trainer.checkpoint_callback.best_model_path
+    getattr(trainer_in(tmp_path, [pruning(), saver()], logger=False), entry)(new, Data(), ckpt_path="last")
+    last = held(tmp_path / "c" / "last.ckpt")
+    assert size(new) == small < size(Stranger())
+    assert all(torch.equal(value, last[n]) for n, value in new.state_dict().items())
+    getattr(trainer, entry)(datamodule=Data(), ckpt_path="best")
+    assert all(torch.equal(value, held(best)[n]) for n, value in module.state_dict().items())
+
+
+RICH = Schedule(recovery=Recovery(compensate=2, rewarm=2, rewind="weights"))
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory:UserWarning", "ignore:Experiment logs:UserWarning")
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"criterion": "taylor", "schedule": RICH},
+        {"criterion": Scoring(Activation(), batches=2)},
+        {"budget": {"params": 0.5, "min": {"val/params": 1.0}}},
+    ],
+    ids=["recovery", "a pass", "a floor"],
+)
+def test_a_fit_goes_on_from_plain_types_alone(tmp_path, options):
+    """`weights_only=True` refuses all but tensors and plain types."""
+    fit(tmp_path, Stranger(), pruning(**options))
+    for epoch in (0, 1, 4):
+        file = tmp_path / "checkpoints" / f"epoch={epoch}.ckpt"
+        module, trainer = Stranger(), trainer_in(tmp_path, [pruning(**options)], max_epochs=6, logger=False)
+        trainer.fit(module, Data(), ckpt_path=file, weights_only=True)
+        assert size(module) <= 0.5 * size(Stranger())
 
 
 def test_the_best_before_any_cut_is_taken_after_it(tmp_path):

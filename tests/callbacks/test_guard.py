@@ -128,6 +128,31 @@ def test_an_interrupted_run_goes_on_to_the_bit(tmp_path, after):
 
 
 @pytest.mark.filterwarnings("ignore:nothing is pruned:UserWarning")
+class Rollbacks(L.Callback):
+    """Which networks to go back to are in files, after each epoch."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.epochs: list[list[int]] = []
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        files = self.folder.glob("rollback-*.ckpt")
+        self.epochs.append(sorted(int(file.stem.removeprefix("rollback-")) for file in files))
+
+
+def test_the_newest_checkpoint_finds_what_it_goes_back_to_however_old_it_is(tmp_path):
+    """Checkpoints are after epochs 2 and 5, cuts before epochs 1 to 5."""
+
+    def saver() -> ModelCheckpoint:
+        return ModelCheckpoint(tmp_path, filename="{epoch}", every_n_epochs=3, save_top_k=-1)
+
+    module, files = Graded(), Rollbacks(tmp_path)
+    module.enough = 0
+    fit(tmp_path, module, guarded(), files, saver(), max_epochs=6)
+    assert files.epochs == [[], [1], [1, 2], [2, 3], [2, 3, 4], [2, 3, 4, 5]]
+    fit(tmp_path, Graded(), guarded(), saver(), max_epochs=6, ckpt_path=tmp_path / "epoch=2.ckpt")
+
+
 def test_a_dense_network_below_the_floor_is_left_alone(tmp_path):
     module = Graded()
     module.enough = 10_000

@@ -19,6 +19,8 @@ def test_a_training_that_is_killed_ends_like_one_that_was_not():
             "tests.callbacks.killed",
             "--kills",
             "3",
+            "--seed",
+            "1",
             "recovery in epochs",
             "floor, seldom saved",
         ],
