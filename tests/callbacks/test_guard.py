@@ -127,7 +127,6 @@ def test_an_interrupted_run_goes_on_to_the_bit(tmp_path, after):
     assert_goes_on(tmp_path, own, epoch=after, module=Graded, max_epochs=11)
 
 
-@pytest.mark.filterwarnings("ignore:nothing is pruned:UserWarning")
 class Rollbacks(L.Callback):
     """Which networks to go back to are in files, after each epoch."""
 
@@ -153,6 +152,7 @@ def test_the_newest_checkpoint_finds_what_it_goes_back_to_however_old_it_is(tmp_
     fit(tmp_path, Graded(), guarded(), saver(), max_epochs=6, ckpt_path=tmp_path / "epoch=2.ckpt")
 
 
+@pytest.mark.filterwarnings("ignore:nothing is pruned:UserWarning")
 def test_a_dense_network_below_the_floor_is_left_alone(tmp_path):
     module = Graded()
     module.enough = 10_000
