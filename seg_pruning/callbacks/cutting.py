@@ -11,10 +11,9 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from seg_pruning import tracking
 from seg_pruning.callbacks import averages, checks, pareto, penalty, ranks
 from seg_pruning.callbacks.dense import DenseListener, save_dense
-from seg_pruning.callbacks.event import Event, announce
+from seg_pruning.callbacks.event import Event, announce, costs, show, withdraw
 from seg_pruning.callbacks.example import Example
 from seg_pruning.callbacks.guard import Guard, Verdict
 from seg_pruning.callbacks.limits import limit_at
@@ -175,10 +174,11 @@ class Cutting(OfPart):
             return "nothing"
         verdict, own = self.guard.conclude_(trainer, module, last=last)
         if verdict == "broken":
-            tracking.log_event(trainer, {"prune/step": self._cuts, "prune/taken_back": 1.0})
+            taken_back = self._cuts
             self._load_own_state(dict(own))
             self._retrace(module)
             self._spread_(trainer, module)
+            withdraw(trainer, taken_back, self.amounts(), part=self.part(trainer))
         return verdict
 
     def _cut_(self, trainer: L.Trainer, module: L.LightningModule, limit: Amounts) -> None:
@@ -194,15 +194,17 @@ class Cutting(OfPart):
         self._size, self._params = self._cuts, count(self.network)
         assert self._graph is not None
         event = Event(
+            part=self.part(trainer),
             number=self._cuts,
             planned=len(self.timing.times),
             dense=self.dense,
             before=before,
             after=self.amounts(),
+            budget=self.budget.limit(self.dense),
             widths={group.name: group.size for group in self._graph.prunable},
             max_error=error,
         )
-        announce(trainer, event, part=self.part(trainer))
+        announce(trainer, event)
 
     def _plan(self, module: L.LightningModule, seen: Sequence[Record], limit: Amounts) -> Plan:
         """What stays within a limit."""
@@ -287,6 +289,7 @@ class Cutting(OfPart):
             limit = self.budget.limit(self.dense)
             options = self._options(module)
             check_reachable(self._graph, limit, options, dense=self.widths, latency=self._latency)
+        show(trainer, costs(self.amounts(), part=self.part(trainer)))
 
     def amounts(self) -> Amounts:
         """What the network costs now."""
