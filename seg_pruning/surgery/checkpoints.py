@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from seg_pruning.surgery.errors import PruningError
 from seg_pruning.surgery.intake import check_fits
 from seg_pruning.surgery.note import structure_of
-from seg_pruning.surgery.rebuilding import all_tensors, hidden_buffers, restructure_
+from seg_pruning.surgery.rebuilding import all_tensors, restructure_
 from seg_pruning.surgery.structure import Structure
 from seg_pruning.surgery.untouched import unless_it_fails
 
@@ -19,12 +19,18 @@ KEY = "seg_pruning"
 def write_structure(checkpoint: MutableMapping[str, Any], model: nn.Module) -> None:
     """Adds the structure of `model` to a checkpoint that holds its `state_dict`; nothing if it is dense.
 
-    Buffers that are cut but do not belong to the state dict (`persistent=False`) are added with it.
+    Tensors that are cut but do not stand in the state dict (a buffer with `persistent=False`, the weights of
+    a part that is left out of files) are added with it.
     """
     structure = structure_of(model)
     if structure is None:
         return
-    hidden = {name: buffer.clone() for name, buffer in hidden_buffers(model, structure).items()}
+    stored = checkpoint["state_dict"]
+    hidden = {
+        name: tensor.detach().clone()
+        for name, tensor in all_tensors(model).items()
+        if name in structure.dense and name not in stored
+    }
     checkpoint[KEY] = {"structure": structure.to_dict(), "buffers": hidden}
 
 
@@ -51,9 +57,9 @@ def take_structure_(checkpoint: MutableMapping[str, Any], model: nn.Module) -> N
     check_fits(model, shapes, structure or Structure())
     with unless_it_fails(model):
         restructure_(model, shapes, structure)
-        for name, buffer in model.named_buffers(remove_duplicate=False):
+        for name, tensor in all_tensors(model).items():
             if name in hidden:
-                buffer.data.copy_(hidden[name])
+                tensor.data.copy_(hidden[name])
 
 
 def _read(stored: object) -> tuple[Structure | None, Mapping[str, Tensor]]:

@@ -79,13 +79,21 @@ def take(tensor: Tensor, mask: Tensor) -> Tensor:
     """
     shape, ragged = _kept(mask)
     kept = _lines(tensor, mask, shape, ragged) if ragged else _rectangle(tensor, mask)
-    if (
-        tensor.ndim == 4
-        and tensor.is_contiguous(memory_format=torch.channels_last)
-        and not tensor.is_contiguous()
-    ):
-        return kept.contiguous(memory_format=torch.channels_last)
-    return kept
+    wanted = memory_format_of(tensor)
+    return kept if wanted == torch.contiguous_format else kept.contiguous(memory_format=wanted)
+
+
+def memory_format_of(tensor: Tensor) -> torch.memory_format:
+    """Channels last where a tensor is laid out so, of images or of volumes; contiguous otherwise.
+
+    Example:
+        >>> memory_format_of(torch.zeros(2, 3, 4, 4).contiguous(memory_format=torch.channels_last))
+        torch.channels_last
+    """
+    last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(tensor.ndim)
+    if last is None or tensor.is_contiguous() or not tensor.is_contiguous(memory_format=last):
+        return torch.contiguous_format
+    return last
 
 
 def _rectangle(tensor: Tensor, mask: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from seg_pruning.surgery.cut import memory_format_of
 from seg_pruning.surgery.errors import PruningError
 from seg_pruning.surgery.note import remember_, structure_of
 from seg_pruning.surgery.passes import tensors_of
@@ -43,7 +44,12 @@ def restructure_(
     for name, tensor in all_tensors(model).items():
         if name in shapes and tuple(tensor.shape) != tuple(shapes[name]):
             tensor.grad = None
-            tensor.data = torch.empty(shapes[name], dtype=tensor.dtype, device=tensor.device)
+            tensor.data = torch.empty(
+                shapes[name],
+                dtype=tensor.dtype,
+                device=tensor.device,
+                memory_format=memory_format_of(tensor),
+            )
     _state_sizes_(model)
     remember_(model, _still_without(structure, present.dropped))
 

@@ -63,6 +63,15 @@ def test_a_dense_network_becomes_the_one_of_the_file(hidden):
     assert isinstance(other.idle, nn.Identity)
 
 
+def test_the_memory_format_stays():
+    dense, small = pruned(hidden=False)
+    for model, other in ((small, dense), (dense, pruned(hidden=False)[1])):
+        model.to(memory_format=torch.channels_last)
+        load_(model, checkpoint_of(other))
+        assert model.stem.weight.is_contiguous(memory_format=torch.channels_last)
+        assert not model.stem.weight.is_contiguous()
+
+
 def test_a_pruned_network_becomes_dense_again():
     dense, small = pruned(hidden=False)
     load_(small, checkpoint_of(dense))
@@ -72,6 +81,16 @@ def test_a_pruned_network_becomes_dense_again():
     assert found.dropped == ("idle",), "a module that is gone cannot come back"
     assert not found.dense
     assert not found.sizes
+
+
+@pytest.mark.parametrize("dropped", ["stem.weight", "head.weight"])
+def test_weights_that_are_left_out_of_the_file_are_kept_beside_it(dropped):
+    dense, small = pruned(hidden=True)
+    checkpoint = {"state_dict": {n: v for n, v in small.state_dict().items() if n != dropped}}
+    write_structure(checkpoint, small)
+    take_structure_(checkpoint, dense)
+    dense.load_state_dict(checkpoint["state_dict"], strict=False)
+    assert torch.equal(dense(IMAGE), small(IMAGE))
 
 
 def test_values_that_the_file_does_not_hold_are_not_made_up():

@@ -91,12 +91,15 @@ def test_a_ragged_cut_is_refused(rows):
         take(torch.zeros(mask.shape), mask)
 
 
-def test_the_memory_format_stays():
-    tensor = torch.randn(4, 6, 3, 3).contiguous(memory_format=torch.channels_last)
-    mask = torch.ones(4, 6, 3, 3, dtype=torch.bool)
+@pytest.mark.parametrize(
+    ("shape", "last"), [((4, 6, 3, 3), torch.channels_last), ((4, 6, 3, 3, 3), torch.channels_last_3d)]
+)
+def test_the_memory_format_stays(shape, last):
+    tensor = torch.randn(shape).contiguous(memory_format=last)
+    mask = torch.ones(shape, dtype=torch.bool)
     mask[1] = False
     kept = take(tensor, mask)
-    assert kept.is_contiguous(memory_format=torch.channels_last)
+    assert kept.is_contiguous(memory_format=last)
     assert torch.equal(kept, tensor[[0, 2, 3]])
 
 
