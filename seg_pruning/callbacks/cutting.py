@@ -1,4 +1,4 @@
-"""One cut after the other: what is known of a training, and what happens when a cut is due."""
+"""One cut after the other: what has happened in a training, and what happens when a cut is due."""
 
 from __future__ import annotations
 
@@ -8,65 +8,47 @@ from typing import Any
 
 import lightning as L
 import torch
-from torch import Tensor, nn
 from typing_extensions import override
 
-from seg_pruning.callbacks import averages, checks, pareto, penalty, ranks
+from seg_pruning.callbacks import averages, pareto, ranks
 from seg_pruning.callbacks.dense import DenseListener, save_dense
-from seg_pruning.callbacks.event import Event, announce, costs, show, withdraw
-from seg_pruning.callbacks.example import Example
+from seg_pruning.callbacks.event import Event, announce, withdraw
 from seg_pruning.callbacks.guard import Guard, Verdict
 from seg_pruning.callbacks.limits import limit_at
 from seg_pruning.callbacks.monitors import reset_monitors_
 from seg_pruning.callbacks.options import Schedule
-from seg_pruning.callbacks.part import OfPart, count
+from seg_pruning.callbacks.part import count
 from seg_pruning.callbacks.recorder import Record
 from seg_pruning.callbacks.recovering import Recovering
-from seg_pruning.callbacks.scoring import TrainingScores
+from seg_pruning.callbacks.surveying import Surveying
 from seg_pruning.callbacks.timing import Timing
-from seg_pruning.profiling.latency_model import LatencyModel, latency_of
 from seg_pruning.pruning import schedules
-from seg_pruning.pruning.budgets import Amounts, Budget, amounts
-from seg_pruning.pruning.protection import protected
-from seg_pruning.pruning.selection import Selection, check_reachable, select
-from seg_pruning.surgery.graph import ChannelGraph
+from seg_pruning.pruning.budgets import Amounts
+from seg_pruning.pruning.selection import select
 from seg_pruning.surgery.note import structure_of
 from seg_pruning.surgery.operation import operate_
 from seg_pruning.surgery.plan import Plan
-from seg_pruning.surgery.trial import trace
 
 
-class Cutting(OfPart):
+class Cutting(Surveying):
     """The cuts of one training; `IterativePruning` says when.
 
     Attributes:
         done: times whose cut was made, or judged not to be.
-        dense: amounts of the dense network.
-        widths: its groups' widths.
         points: the best checkpoint of each size, by number of cuts.
     """
 
-    budget: Budget
-    scores: TrainingScores
     schedule: Schedule
     timing: Timing
     guard: Guard | None
     recovering: Recovering
-    selection: Selection
-    example: Example
 
     done: list[int]
-    dense: Amounts | None
-    widths: dict[str, int]
     points: dict[int, pareto.Point]
     _cuts: int
     _size: int
     _params: int | None
     _dense_metric: float | None
-    _graph: ChannelGraph | None
-    _whole: frozenset[str]
-    _latency: LatencyModel | None
-    _scales: dict[nn.Parameter, Tensor]
 
     def should_prune(self, epoch: int) -> bool:
         """Whether a cut belongs to the start of `epoch`, counted from 0; override it for your own times.
@@ -116,11 +98,11 @@ class Cutting(OfPart):
         self._cuts = state_dict["cuts"]
         self.dense = None if state_dict["dense"] is None else Amounts(**state_dict["dense"])
         self.widths = dict(state_dict["widths"])
-        self.example.load_state_dict(state_dict["example"])
+        self.example.load_state_dict(state_dict.get("example"))  # files of older versions have none
         if self.guard is not None and state_dict["guard"] is not None:
             self.guard.load_state_dict(state_dict["guard"])
         self.points = {point["size"]: pareto.Point(**point) for point in state_dict["points"]}
-        self._dense_metric = state_dict.get("dense_metric")  # older files have none
+        self._dense_metric = state_dict.get("dense_metric")  # nor this
         self._load_own_state(state_dict)
 
     def _own_state(self) -> dict[str, Any]:
@@ -176,7 +158,7 @@ class Cutting(OfPart):
         if verdict == "broken":
             taken_back = self._cuts
             self._load_own_state(dict(own))
-            self._retrace(module)
+            self.look(module)
             self._spread_(trainer, module)
             withdraw(trainer, taken_back, self.amounts(), part=self.part(trainer))
         return verdict
@@ -211,7 +193,7 @@ class Cutting(OfPart):
         assert self._graph is not None
         scores = self.scores.compute(self._graph, self.network, seen, unread=self._whole)
         return select(
-            self._graph, scores, limit, self._options(module), dense=self.widths, latency=self._latency
+            self._graph, scores, limit, self.options(module), dense=self.widths, latency=self._latency
         )
 
     def _operate_(self, trainer: L.Trainer, module: L.LightningModule, plan: Plan) -> float:
@@ -227,7 +209,7 @@ class Cutting(OfPart):
                     self.network, self._graph, plan, inputs, optimizers=tuple(trainer.optimizers)
                 )
             torch.compiler.reset()  # code compiled for the old widths would only fill the cache
-            self._retrace(module)
+            self.look(module)
         reset_monitors_(trainer)
         self.recovering.after_cut_(trainer, self.network, found.cut, changes)
         self._spread_(trainer, module)
@@ -256,15 +238,12 @@ class Cutting(OfPart):
     def forget(self) -> None:
         """Makes the callback as new: nothing is known of any network or training."""
         self.done = []
-        self.dense = None
-        self.widths = {}
+        self.forget_network()
         self.points = {}
         self._cuts = self._size = 0
-        self._params = self._dense_metric = self._graph = self._latency = None
-        self._scales = {}
+        self._params = self._dense_metric = None
         self.scores.reset()
         self.recovering.forget()
-        self.example.forget()
         if self.guard is not None:
             self.guard.forget()
 
@@ -272,51 +251,3 @@ class Cutting(OfPart):
         """Times of cuts that should have been made before."""
         late = [] if self.finished else self.timing.missed(trainer, self.done)
         return [time for time in late if self.due(time) is not None]
-
-    def retrace(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Looks at the network, on every rank."""
-        with ranks.together(trainer):
-            self._retrace(module)
-
-    def check_budget(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Makes sure that the budget can be reached."""
-        assert self._graph is not None
-        with ranks.together(trainer):
-            if self.dense is None:
-                self.dense = self.amounts()
-                self.widths = {group.name: group.size for group in self._graph.groups}
-                checks.check_penalty(self.scores.scoring, self._scales)
-            limit = self.budget.limit(self.dense)
-            options = self._options(module)
-            check_reachable(self._graph, limit, options, dense=self.widths, latency=self._latency)
-        show(trainer, costs(self.amounts(), part=self.part(trainer)))
-
-    def amounts(self) -> Amounts:
-        """What the network costs now."""
-        assert self._graph is not None
-        return amounts(self._graph, dense=self.widths, latency=self._latency)
-
-    @property
-    def _timed(self) -> bool:
-        return self.budget.needs_latency or self.selection.per == "latency"
-
-    def _options(self, module: L.LightningModule) -> Selection:
-        """The selection for the device that the module is on."""
-        dtype = module.dtype
-        assert not isinstance(dtype, str)
-        return self.selection.resolved(module.device, dtype, timed=self._timed)
-
-    def _retrace(self, module: L.LightningModule) -> None:
-        """Looks at the network anew, after its widths have changed."""
-        self.read(module, trace(self.network, self.example.on(module, self.network)))
-
-    def read(self, module: L.LightningModule, graph: ChannelGraph) -> None:
-        """Takes what is to be known from the graph of the network as it is now."""
-        self._whole = protected(graph, self.selection.protect)
-        self._graph = graph
-        if self._timed:  # layers of widths that were measured before are read from the cache
-            multiple = self._options(module).multiple
-            inputs = self.example.on(module, self.network)
-            self._latency = latency_of(graph, self.network, inputs, multiple=multiple)
-        if self.scores.scoring.bn_penalty:
-            self._scales = penalty.penalised(self.network, self._graph, self._whole)

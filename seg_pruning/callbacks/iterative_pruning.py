@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 from typing_extensions import override
 
-from seg_pruning.callbacks import averages, checks, pareto, penalty, ranks
+from seg_pruning.callbacks import averages, checks, pareto, penalty
 from seg_pruning.callbacks.carried import carry_structure_
 from seg_pruning.callbacks.cutting import Cutting
 from seg_pruning.callbacks.dense import bring_dense, save_last_again
@@ -27,7 +27,6 @@ from seg_pruning.pruning.criteria import Criterion
 from seg_pruning.pruning.selection import Selection
 from seg_pruning.surgery.errors import PruningError
 from seg_pruning.surgery.inputs import Inputs
-from seg_pruning.surgery.trial import trace
 
 
 class IterativePruning(Cutting):
@@ -160,8 +159,7 @@ class IterativePruning(Cutting):
         self.recovering.start_(trainer, network)
         self.scores.start(trainer, network)
         if self.example.inputs is not None:
-            self.retrace(trainer, pl_module)
-            self.check_budget(trainer, pl_module)
+            self.prepare(trainer, pl_module)
 
     @override
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -177,7 +175,7 @@ class IterativePruning(Cutting):
         # Only training's own batches are looked at: another pass over the data would use up workers'
         # prefetched batches, streams and random generators.
         if self._graph is None:
-            self._look(trainer, pl_module, batch)
+            self.meet(trainer, pl_module, batch)
         if batch_idx == 0:  # for a run that goes on from after the last batch: it gets no end of that epoch
             self.recovering.recalibrate_(trainer, self.network)
         # Due here: what goes by step, what waited for a batch, and an epoch that goes on in its middle from a
@@ -187,30 +185,6 @@ class IterativePruning(Cutting):
         compensated = self._near(trainer, batch_idx, self.recovering.options.compensate)
         self.recovering.before_batch(trainer, self.network, near=compensated)
         self.scores.begin(record=self._near(trainer, batch_idx, self.scores.scoring.batches))
-
-    def _look(self, trainer: L.Trainer, module: L.LightningModule, batch: object) -> None:
-        """Calls the network with an image, where that is what it takes, or else waits until it is called."""
-        self._doubt: PruningError | None = None
-        if self.network is module:
-            try:
-                self.example.see(batch)
-                with ranks.together(trainer):
-                    graph = trace(module, self.example.on(module, module))
-            except PruningError as error:
-                self._doubt = error
-            else:
-                self.read(module, graph)
-                self.check_budget(trainer, module)
-                return
-        self.example.listen(trainer, self.network)
-
-    def _look_again(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Traces the network from the call that was waited for, before any step of an optimizer."""
-        if not self.example.heard and self._doubt is not None:
-            raise PruningError(f"{self._doubt}. If it is not called with one image, {REMEDY}")
-        self.example.hear()
-        self.retrace(trainer, module)
-        self.check_budget(trainer, module)
 
     def _near(self, trainer: L.Trainer, batch_idx: int, batches: int) -> bool:
         """Whether a batch that begins is one of the last `batches` before a cut."""
@@ -222,7 +196,7 @@ class IterativePruning(Cutting):
     ) -> None:
         """Keeps the batch where scores or recovery want it."""
         if self._graph is None:
-            self._look_again(trainer, pl_module)
+            self.hear(trainer, pl_module)
         fallback = call_with_image(batch) if self.example.of_image else None
         self.recovering.after_batch(batch, fallback)
         self.scores.end(batch, fallback)
@@ -235,7 +209,7 @@ class IterativePruning(Cutting):
         if self.finished:
             return
         if self._graph is None and (self.example.heard or len(trainer.optimizers) == 1):
-            self._look_again(trainer, pl_module)
+            self.hear(trainer, pl_module)
         if self._graph is None or not steps(optimizer, self._graph, self.network):
             return
         scale = penalty.gradient_scale(trainer, optimizer)
