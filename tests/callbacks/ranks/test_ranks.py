@@ -56,7 +56,7 @@ def test_all_ranks_hold_the_same_network(ranks):
             torch.testing.assert_close(one["weights"], other["weights"], rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("scenario", ["taylor", "accumulated", "pass", "floor"])
+@pytest.mark.parametrize("scenario", ["taylor", "accumulated", "pass", "floor", "distilled"])
 def test_it_is_what_one_rank_makes_of_the_same_batches(ranks, tmp_path, scenario):
     expected, found = train(tmp_path, scenario), ranks[0][scenario]
     assert found["structure"] == expected["structure"]

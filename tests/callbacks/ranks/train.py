@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
-from seg_pruning.callbacks import Recovery, Schedule, Scoring
+from seg_pruning.callbacks import Distillation, Recovery, Schedule, Scoring
 from seg_pruning.pruning import criteria
 from seg_pruning.surgery.note import structure_of
 from tests.callbacks.modules import Stranger, pruning, trainer_in
@@ -66,6 +66,7 @@ SCENARIOS: dict[str, tuple[type[Stranger], dict[str, Any], dict[str, Any]]] = {
         {},
     ),
     "floor": (Plain, {"criterion": "taylor", "budget": {"params": 0.5, "min": {"val/loss": 0.1}}}, {}),
+    "distilled": (Plain, {"criterion": "taylor"}, {}),
     "breaks": (Breaks, {"criterion": "l2"}, {}),
     "norms": (Stranger, {"criterion": "taylor"}, {}),
     "resumed": (Plain, {"criterion": "taylor"}, {}),
@@ -87,8 +88,9 @@ def train(folder: Path, scenario: str, *, rank: int = 0, ranks: int = 1) -> dict
     module, run = make(), pruning(**options)
     L.seed_everything(1, verbose=False)
     place = folder / scenario
+    others = [Distillation()] if scenario == "distilled" else []
     layout = {} if ranks == 1 else {"devices": 1, "num_nodes": ranks, "strategy": "ddp"}
-    trainer = trainer_in(place, [run], **{**settings, **layout})
+    trainer = trainer_in(place, [run, *others], **{**settings, **layout})
     start = folder / "taylor" / "checkpoints" / "epoch=1.ckpt" if scenario == "resumed" else None
     try:
         trainer.fit(module, loader(rank, ranks), loader(rank, ranks), ckpt_path=start)
