@@ -81,7 +81,8 @@ def network_of(module: L.LightningModule, name: str) -> nn.Module:
     if len(networks) != 1:
         raise PruningError(
             f"{type(module).__name__} has no forward of its own, and {len(networks)} parts with parameters: "
-            f"{_listed(networks)}. Say which is pruned: IterativePruning(module=...)"
+            f"{_listed(networks)}. Say which is pruned, IterativePruning(module=...), or write a forward "
+            "that calls them as training does"
         )
     only: nn.Module = module.get_submodule(networks[0])
     return only
