@@ -31,11 +31,13 @@ class Ours:
         selection: how they are chosen.
         events: cuts over which the budget is reached: one before training, or one at the start of each of as
             many epochs from the second on, by the callback.
+        steps: optimizer steps from one such cut to the next, in place of epochs.
     """
 
     criterion: Criterion
     selection: Selection = field(default_factory=Selection)
     events: int = 1
+    steps: int | None = None
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,15 @@ RECIPES: Mapping[str, Arm] = {
     "taylor in 5 cuts, distilled, rate 1e-3": Arm(Ours(TAYLOR, events=5), rate=1e-3, distil=True),
     "taylor in 5 compensated cuts, distilled, rate 1e-3": Arm(
         Ours(TAYLOR, events=5), rate=1e-3, distil=True, after="compensated"
+    ),
+    "taylor in 5 early compensated cuts, distilled, rate 1e-3": Arm(
+        Ours(TAYLOR, events=5, steps=20), rate=1e-3, distil=True, after="compensated"
+    ),
+    "taylor in 5 early compensated cuts, distilled": Arm(
+        Ours(TAYLOR, events=5, steps=20), distil=True, after="compensated"
+    ),
+    "taylor in 10 early compensated cuts, distilled, rate 1e-3": Arm(
+        Ours(TAYLOR, events=10, steps=15), rate=1e-3, distil=True, after="compensated"
     ),
     "taylor, rate 3e-4": Arm(Ours(TAYLOR), rate=3e-4),
     "taylor, rate 1e-3": Arm(Ours(TAYLOR), rate=1e-3),

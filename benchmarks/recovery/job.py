@@ -115,12 +115,13 @@ def scored(data: KvasirSEG) -> Pairs:
 
 def _iterative(arm: Arm, cut: Ours, budget: Budget) -> IterativePruning:
     recovery = Recovery(compensate=SCORED if arm.after == "compensated" else 0)
+    last = None if cut.steps is None else cut.steps * cut.events
     return IterativePruning(
         budget=dict([budget]),
         criterion=cut.criterion,
-        schedule=Schedule("cubic", recovery=recovery),
+        schedule=Schedule("cubic", every_n_steps=cut.steps, end_step=last, recovery=recovery),
         selection=cut.selection,
-        end_epoch=cut.events,
+        end_epoch=cut.events if last is None else None,
     )
 
 
