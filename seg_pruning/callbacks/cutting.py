@@ -10,7 +10,7 @@ import lightning as L
 import torch
 from typing_extensions import override
 
-from seg_pruning.callbacks import averages, pareto, ranks
+from seg_pruning.callbacks import averages, pareto, ranks, thawing
 from seg_pruning.callbacks.dense import DenseListener, save_dense
 from seg_pruning.callbacks.event import Event, announce, withdraw
 from seg_pruning.callbacks.guard import Guard, Verdict
@@ -191,10 +191,15 @@ class Cutting(Surveying):
     def _plan(self, module: L.LightningModule, seen: Sequence[Record], limit: Amounts) -> Plan:
         """What stays within a limit."""
         assert self._graph is not None
-        scores = self.scores.compute(self._graph, self.network, seen, unread=self._whole)
-        return select(
-            self._graph, scores, limit, self.options(module), dense=self.widths, latency=self._latency
-        )
+        assert self.dense is not None
+        options, waiting = self.options(module), frozenset[str]()
+        if limit != self.budget.limit(self.dense) and thawing.thaws(module.trainer):
+            waiting = self.scores.blind(self._graph, self.network, unread=self._whole)
+            limit, options = thawing.spare(
+                self._graph, options, limit, waiting, dense=self.widths, latency=self._latency
+            )
+        scores = self.scores.compute(self._graph, self.network, seen, unread=self._whole | waiting)
+        return select(self._graph, scores, limit, options, dense=self.widths, latency=self._latency)
 
     def _operate_(self, trainer: L.Trainer, module: L.LightningModule, plan: Plan) -> float:
         """Cuts, on every rank, and starts the recovery; gives the error of the certificate."""

@@ -87,6 +87,16 @@ class TrainingScores:
             self.running.update(graph, parameters_of(network), {}, unread=unread)
         return self.running.compute(unread=unread)
 
+    def blind(self, graph: ChannelGraph, network: nn.Module, *, unread: Collection[str]) -> frozenset[str]:
+        """The groups of which no parameter had a gradient, or will have one in a pass: they have no score."""
+        if self.criterion.needs != "gradients":
+            return frozenset()
+        if not self.by_pass:
+            return frozenset(self.running.blind(unread=unread))
+        trained = {name for name, weight in parameters_of(network).items() if weight.requires_grad}
+        groups = (group for group in graph.prunable if group.name not in unread)
+        return frozenset(g.name for g in groups if not any(member.tensor in trained for member in g.members))
+
     def reset(self) -> None:
         """Forgets what was seen; due after every cut."""
         self.running.reset()

@@ -100,13 +100,18 @@ class RunningScores:
             PruningError: Nothing was observed, or no parameter of another group ever had a gradient.
         """
         check_observed(self.count, self.skipped)
-        blind = [name for name in self._sums if name not in self._seen and name not in unread]
-        if self.criterion.gradients and blind:
+        if blind := self.blind(unread=unread):
             raise PruningError(
                 f"no parameter of {listed(blind)} ever had a gradient: unfreeze it, protect it, or choose "
                 "one of the criteria of weights, such as 'l2'"
             )
         return {name: total / self.count for name, total in self._sums.items()}
+
+    def blind(self, *, unread: Collection[str] = ()) -> list[str]:
+        """Names of the groups of which no parameter ever had a gradient, where scores come from gradients."""
+        if not self.criterion.gradients:
+            return []
+        return [name for name in self._sums if name not in self._seen and name not in unread]
 
     def state_dict(self) -> State:
         """A copy of what was observed, on the CPU, for `torch.load(..., weights_only=True)`."""

@@ -24,7 +24,16 @@ if TYPE_CHECKING:
 
     from seg_pruning.surgery.graph import ChannelGraph
 
-__all__ = ("Normalise", "Per", "RoundTo", "Scope", "Selection", "check_reachable", "select")
+__all__ = (
+    "Normalise",
+    "Per",
+    "RoundTo",
+    "Scope",
+    "Selection",
+    "check_reachable",
+    "select",
+    "smallest_amounts",
+)
 
 
 def select(
@@ -86,9 +95,7 @@ def check_reachable(
         PruningError: a name is unknown, a ceiling is below a floor, or the network with every group at its
             floor is above the limit; the message gives the smallest amounts that can be reached.
     """
-    meter = Meter(graph, tuple(dropped), dense, latency)
-    widths = widths_of(graph, selection, dense or {}, guarded=False)
-    smallest = meter.read(widths.kept(widths.steps))
+    smallest = smallest_amounts(graph, selection, dense=dense, dropped=dropped, latency=latency)
     unknown = [name for name in smallest.above(limit) if name not in smallest.known]
     if unknown:
         raise PruningError(
@@ -102,6 +109,19 @@ def check_reachable(
             f"Keep more, lower floor={selection.floor} or round_to={selection.round_to}, or protect less; "
             f"trace(model, example_inputs).report() says what is pinned and why{_idle(graph, dropped)}"
         )
+
+
+def smallest_amounts(
+    graph: ChannelGraph,
+    selection: Selection = Selection(),  # noqa: B008 - frozen
+    *,
+    dense: Mapping[str, int] | None = None,
+    dropped: Sequence[str] = (),
+    latency: LatencyOf | None = None,
+) -> Amounts:
+    """What the network costs with every group at its floor; arguments as in `select`."""
+    widths = widths_of(graph, selection, dense or {}, guarded=False)
+    return Meter(graph, tuple(dropped), dense, latency).read(widths.kept(widths.steps))
 
 
 def _idle(graph: ChannelGraph, dropped: Sequence[str]) -> str:
