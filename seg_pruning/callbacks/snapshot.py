@@ -29,7 +29,8 @@ def take(trainer: L.Trainer, module: L.LightningModule, own: dict[str, Any]) -> 
         own: state of the caller, plain types and tensors.
     """
     found: Snapshot = {
-        "state_dict": dict(module.state_dict()),
+        # All of it: a module's own `state_dict` may leave out what is cut, such as a frozen encoder.
+        "state_dict": dict(nn.Module.state_dict(module)),
         "optimizers": [optimizer.state_dict() for optimizer in trainer.optimizers],
         "schedulers": [config.scheduler.state_dict() for config in trainer.lr_scheduler_configs],
         "monitors": {monitor.state_key: monitor.state_dict() for monitor in _monitors(trainer)},
@@ -51,7 +52,7 @@ def restore_(trainer: L.Trainer, module: L.LightningModule, snapshot: Snapshot) 
     held = map_tensors(copy.deepcopy(snapshot), lambda tensor: tensor.clone())  # it may be needed again
     take_structure_(held, module)
     _forget_graphs_(module)
-    module.load_state_dict(held["state_dict"])
+    nn.Module.load_state_dict(module, held["state_dict"])
     averages.restore_(trainer, held["averages"])
     for optimizer, state in zip(trainer.optimizers, held["optimizers"], strict=True):
         optimizer.load_state_dict(_with_news(state, optimizer.state_dict()))

@@ -115,6 +115,19 @@ def test_a_partial_file_is_taken_by_a_network_of_the_same_widths_only():
     assert torch.equal(dense(IMAGE), before)
 
 
+def test_what_a_project_leaves_out_of_its_state_dict_is_written_where_it_was_cut():
+    dense, small = pruned(hidden=False)
+    state = {name: value for name, value in small.state_dict().items() if not name.startswith("stem.")}
+    checkpoint = {"state_dict": state}
+    write_structure(checkpoint, small)
+    assert set(checkpoint["seg_pruning"]["buffers"]) == {
+        name for name in small.state_dict() if name.startswith("stem.")
+    }
+    take_structure_(checkpoint, dense)
+    dense.load_state_dict(state, strict=False)
+    assert torch.equal(dense(IMAGE), small(IMAGE))
+
+
 def test_the_file_of_another_network_is_refused():
     _, small = pruned()
     other = Scaled(width=9)
