@@ -183,7 +183,7 @@ class IterativePruning(Cutting):
         if between_steps(trainer, batch_idx) or self.timing.unit == "epoch":
             self.on_train_epoch_start(trainer, pl_module)
         compensated = self._near(trainer, batch_idx, self.recovering.options.compensate)
-        self.recovering.before_batch(trainer, self.network, near=compensated)
+        self.recovering.before_batch(trainer, self.network, batch_idx, near=compensated)
         self.scores.begin(record=self._near(trainer, batch_idx, self.scores.scoring.batches))
 
     def _near(self, trainer: L.Trainer, batch_idx: int, batches: int) -> bool:

@@ -15,6 +15,7 @@ from seg_pruning.callbacks.ranks import gathered
 from seg_pruning.callbacks.recorder import Record, Recorder
 from seg_pruning.callbacks.rewarming import ramp, scale_rates_
 from seg_pruning.callbacks.rewinding import Early, cut_early, early_state, rewind_
+from seg_pruning.callbacks.timing import near_validation
 from seg_pruning.pruning.compensation import compensate_, compensation
 from seg_pruning.pruning.recalibration import recalibrate_, training_norms
 from seg_pruning.surgery.cut import Cut
@@ -62,13 +63,14 @@ class Recovering:
             handle.remove()
         self._handles = ()
 
-    def before_batch(self, trainer: L.Trainer, network: nn.Module, *, near: bool) -> None:
+    def before_batch(self, trainer: L.Trainer, network: nn.Module, batch_idx: int, *, near: bool) -> None:
         """A batch of training begins, one of the last before a cut if it is `near`."""
         if trainer.global_step >= self.options.rewind_to:
             self.note_early(trainer, network)
-        self.recorder.begin(record=self.stale)
+        late = self.stale and near_validation(trainer, batch_idx, self.options.recalibrate)
+        self.recorder.begin(record=late)
         self.before.begin(record=near)
-        if self.stale:
+        if late:
             self._norms = training_norms(network)
 
     def after_batch(self, batch: object, fallback: Inputs | None) -> None:

@@ -98,6 +98,19 @@ def between_steps(trainer: L.Trainer, batch_idx: int) -> bool:
     return batch_idx % trainer.accumulate_grad_batches == 0
 
 
+def near_validation(trainer: L.Trainer, batch_idx: int, batches: int) -> bool:
+    """Whether the batch that begins may be one of the last before a validation or the end of the epoch."""
+    every = trainer.val_check_batch
+    if every is None or trainer.check_val_every_n_epoch is None:
+        return True  # by the clock, or counted over epochs
+    ends = [float(trainer.num_training_batches - batch_idx)]
+    if every != float("inf"):
+        ends.append(every - batch_idx % every)
+    if trainer.max_steps >= 0:
+        ends.append(float((trainer.max_steps - trainer.global_step) * trainer.accumulate_grad_batches))
+    return min(ends) <= batches or ends == [float("inf")]
+
+
 def fits(trainer: L.Trainer) -> bool:
     """Whether a validation is one of training itself, and not the trial before it."""
     return trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking

@@ -13,7 +13,7 @@ from seg_pruning.surgery.inputs import Inputs
 from seg_pruning.surgery.note import structure_of
 from seg_pruning.surgery.trial import trace
 from tests.callbacks.interrupted import GOING_ON, assert_goes_on
-from tests.callbacks.modules import Stranger, fit, pruning, size
+from tests.callbacks.modules import Data, Stranger, fit, pruning, size
 
 pytestmark = GOING_ON
 
@@ -218,3 +218,36 @@ def test_momentum_and_size_are_what_they_were(tmp_path):
     fit(tmp_path, module, recovering(recalibrate=2, rewarm=2, rewind="weights"))
     assert all(m.momentum == 0.1 for m in module.modules() if isinstance(m, _BatchNorm))
     assert size(module) <= 0.5 * dense
+
+
+@pytest.mark.parametrize(
+    ("settings", "recorded"),
+    [
+        ({}, [4, 5]),
+        ({"val_check_interval": 0.5}, [1, 2, 4, 5]),
+        ({"val_check_interval": 3}, [1, 2, 4, 5]),
+        ({"limit_val_batches": 0}, [4, 5]),
+        ({"limit_train_batches": 4}, [2, 3]),
+        ({"max_steps": 12}, [4, 5]),
+        ({"val_check_interval": 4, "check_val_every_n_epoch": None}, [0, 1, 2, 3, 4, 5]),
+    ],
+)
+def test_only_the_last_batches_before_a_validation_are_looked_at(tmp_path, settings, recorded):
+    """The cut is at the start of the second epoch; of six batches the last two are kept."""
+    own, seen = recovering(recalibrate=2), []
+    begin = own.recovering.recorder.begin
+
+    def watch(*, record: bool) -> None:
+        if record and trainers[0].current_epoch == 1:
+            seen.append(trainers[0].fit_loop.epoch_loop.batch_progress.current.ready - 1)
+        begin(record=record)
+
+    class Take(L.Callback):
+        def on_train_start(self, trainer, pl_module):
+            trainers.append(trainer)
+
+    trainers: list[L.Trainer] = []
+    own.recovering.recorder.begin = watch
+    own.recovering.recalibrate_ = lambda trainer, module: None  # so that it stays stale all the time
+    fit(tmp_path, Stranger(), Take(), own, data=Data(12), max_epochs=2, **settings)
+    assert seen == recorded
