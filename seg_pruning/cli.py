@@ -14,7 +14,7 @@ import lightning as L
 import yaml
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 from typing_extensions import override
 
 import seg_pruning
@@ -85,7 +85,9 @@ class SegmentationCLI(LightningCLI):
                 config.checkpoint.dirpath = str(Path(path).resolve().parent)
         if self._leaves_folder():
             run = tracking.RunFolder(config.run.root, config.run.name)
-            self.folder = run.choose(datetime.now(), goes_on=goes_on).resolve()
+            # Only the first process of a run writes a folder; the others may find that it exists already.
+            others = getattr(rank_zero_only, "rank", 0) != 0
+            self.folder = run.choose(datetime.now(), goes_on=goes_on or others).resolve()
 
     def _last(self) -> str | None:
         """The last checkpoint of the runs: Lightning would look in this one's folder, which is new."""

@@ -10,7 +10,7 @@ from seg_pruning.cli import main
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 WHOLE = sorted(CONFIGS.glob("*.yaml"))
-PARTS = sorted(CONFIGS.glob("*/*.yaml"))
+PARTS = [part for part in sorted(CONFIGS.glob("*/*.yaml")) if part.parent.name != "sweeps"]
 BASE = [CONFIGS / part for part in ("data/synthetic.yaml", "model/unet_resnet18.yaml", "trainer/cpu.yaml")]
 TINY = (
     "--trainer.fast_dev_run=true",
