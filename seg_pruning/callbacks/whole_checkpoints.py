@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ class WholeCheckpoints(CheckpointIO):
 
     def __init__(self, inner: CheckpointIO) -> None:
         self._inner = inner
+        self._newest: Path | None = None
 
     @override
     def save_checkpoint(
@@ -50,6 +52,7 @@ class WholeCheckpoints(CheckpointIO):
         target.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(target, alone=True) as draft, draft.open("wb") as file:
             torch.save(checkpoint, file)
+        self._newest = target
 
     @override
     def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -58,10 +61,22 @@ class WholeCheckpoints(CheckpointIO):
 
     @override
     def remove_checkpoint(self, path: str | Path) -> None:
-        """Removes a checkpoint."""
+        """Removes a checkpoint; links to it, such as ``last.ckpt``, are of the newest one from then on."""
+        if self._newest is not None and "://" not in str(path):
+            _move_links(Path(path), self._newest)
         self._inner.remove_checkpoint(path)
 
     @override
     def teardown(self) -> None:
         """Ends what reads and removes."""
         self._inner.teardown()
+
+
+def _move_links(gone: Path, newest: Path) -> None:
+    """Lightning moves a link after it has removed what it is of: meanwhile it would be of nothing."""
+    for link in gone.parent.glob("*.ckpt"):
+        if link.is_symlink() and link.resolve() == gone.resolve() != newest.resolve():
+            draft = link.with_name(f".{link.name}.link")
+            draft.unlink(missing_ok=True)
+            draft.symlink_to(os.path.relpath(newest, link.parent))
+            os.replace(draft, link)

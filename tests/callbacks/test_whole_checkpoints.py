@@ -50,6 +50,19 @@ def test_an_error_in_writing_leaves_the_old_file(tmp_path):
     assert list(tmp_path.iterdir()) == [file]
 
 
+def test_a_link_is_never_of_a_file_that_is_gone(tmp_path):
+    first, second, link = (tmp_path / name for name in ("epoch=0.ckpt", "epoch=1.ckpt", "last.ckpt"))
+    own = WholeCheckpoints(TorchCheckpointIO())
+    own.save_checkpoint({"epoch": 0}, first)
+    link.symlink_to(first.name)
+    (tmp_path / "other.ckpt").symlink_to("elsewhere.ckpt")
+    own.save_checkpoint({"epoch": 1}, second)
+    own.remove_checkpoint(first)
+    assert own.load_checkpoint(link) == {"epoch": 1}
+    own.remove_checkpoint(second)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["last.ckpt", "other.ckpt"]
+
+
 def test_what_is_not_local_goes_the_usual_way():
     memory = "memory://folder/last.ckpt"
     own = WholeCheckpoints(TorchCheckpointIO())

@@ -95,6 +95,7 @@ FLOOR = {"params": 0.3, "min": {"val/dice": 0.8}}
 
 CASES = {
     "by epoch": Case(lambda: [pruning(criterion="taylor")], partial(ModelCheckpoint, monitor="val/loss")),
+    "linked": Case(lambda: [pruning(criterion="taylor")], save_last="link"),
     "in epochs": Case(lambda: [pruning(criterion="taylor")], partial(InEpochs, every_n_train_steps=1)),
     "by step": Case(
         lambda: [
@@ -132,7 +133,7 @@ def train(folder: Path, name: str) -> None:
     trainer = trainer_in(
         folder, [SeedEachStep(), *case.callbacks(), saver], max_epochs=case.max_epochs, logger=False
     )
-    begun = (folder / "c").is_dir() and any((folder / "c").glob("last*.ckpt"))
+    begun = (folder / "c").is_dir() and any(file.exists() for file in (folder / "c").glob("last*.ckpt"))
     L.seed_everything(int(begun), verbose=False)  # what goes on does not start from the same weights
     if not begun:
         torch.manual_seed(0)
