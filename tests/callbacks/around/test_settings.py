@@ -58,7 +58,7 @@ BY_EPOCH = partial(pruning, criterion="taylor")
         (BY_EPOCH, {"limit_train_batches": 0.7, "limit_val_batches": 1}, [(1, 2), (3, 6)], 10),
         (BY_EPOCH, {"max_epochs": -1, "max_steps": 13}, [(1, 3), (3, 9)], 13),
         (BY_EPOCH, {"max_epochs": None, "max_steps": 13}, [(1, 3), (3, 9)], 13),
-        (BY_EPOCH, {"val_check_interval": 0.5, "data": Data(8)}, [(1, 4), (3, 12)], 20),
+        (BY_EPOCH, {"val_check_interval": 0.5, "images": 8}, [(1, 4), (3, 12)], 20),
         (BY_EPOCH, {"val_check_interval": 5, "check_val_every_n_epoch": None}, [(1, 3), (3, 9)], 15),
         (BY_EPOCH, {"check_val_every_n_epoch": 2}, [(1, 3), (3, 9)], 15),
         (BY_EPOCH, {"accumulate_grad_batches": 2}, [(1, 2), (3, 6)], 10),
@@ -72,10 +72,11 @@ BY_EPOCH = partial(pruning, criterion="taylor")
         (by_step, {"val_check_interval": 1}, [(1, 3), (1, 5)], 15),
         (by_step, {"overfit_batches": 1, "max_epochs": 9}, [(3, 3), (5, 5)], 9),
     ],
-    ids=str,
+    ids=lambda value: None if callable(value) else str(value),  # of functions str says where they are
 )
 def test_cuts_are_where_they_were_planned(tmp_path, own, settings, changes, steps):
     settings = dict(settings)
+    settings["data"] = Data(settings.pop("images", 6))
     plan = settings.pop("accumulation", None)
     others = [GradientAccumulationScheduler(plan)] if plan else []
     sizes, module = Sizes(), Stranger()
