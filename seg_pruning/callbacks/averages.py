@@ -6,13 +6,14 @@ that is part of the module, whether it averages all of the module or a part.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
@@ -21,7 +22,6 @@ from torch.utils.hooks import RemovableHandle
 from seg_pruning.callbacks.packages import of_kind, twins
 from seg_pruning.surgery.apply import Journal, commit_
 from seg_pruning.surgery.cut import Cut
-from seg_pruning.surgery.errors import PruningError
 from seg_pruning.surgery.note import structure_of
 from seg_pruning.surgery.passes import tensors_of
 from seg_pruning.surgery.rebuilding import all_tensors, restructure_
@@ -66,19 +66,15 @@ def following_(trainer: L.Trainer, network: nn.Module, cut: Cut) -> Iterator[Non
         trainer: the training.
         network: its module, or the part of it that the cut is for.
         cut: what is cut.
-
-    Raises:
-        PruningError: it cannot be told of what a copy is the average.
     """
     module = trainer.lightning_module
     at = next(path for path, each in module.named_modules() if each is network)
     with Journal() as journal:
         for copy in _copies(trainer):
-            origins = _origins(copy, module, _copies(trainer))
-            shares = [share for path in origins if (share := _share(copy, path, at, cut)) is not None]
-            _check_one(copy, origins if shares else [])
-            for target, part in shares:
-                commit_(journal, target, part, optimizers=(), max_error=None)
+            for path in _origins(copy, module, but=_copies(trainer)):
+                if (share := _share(copy, path, at, cut)) is not None:
+                    target, part = share
+                    commit_(journal, target, part, optimizers=(), max_error=None)
         yield
 
 
@@ -89,14 +85,37 @@ def _copies(trainer: L.Trainer) -> list[nn.Module]:
     return list(dict.fromkeys(copies))
 
 
-def _origins(copy: nn.Module, module: nn.Module, copies: Collection[nn.Module]) -> list[str]:
-    """Names of the modules of which `copy` may be an average: of its type, of tensors of its dense shapes."""
-    shapes = _dense_shapes(copy)
-    return [
-        path
+def _origins(
+    copy: nn.Module, module: nn.Module, *, but: Collection[nn.Module] = (), loading: bool = False
+) -> list[str]:
+    """The name of the module of which `copy` is an average; none where it is of nothing in `module`.
+
+    It is of the copy's type, and its tensors are of the copy's shapes: of its dense ones while `module` has
+    the widths of a file already. Where several are (a student and a teacher), it is the nearest in values; of
+    those that are as near, one that was cut.
+    """
+    same = _dense_shapes if loading else _shapes
+    shapes = same(copy)
+    found = {
+        path: each
         for path, each in module.named_modules()
-        if type(each) is type(copy) and each not in copies and _dense_shapes(each) == shapes
-    ]
+        if type(each) is type(copy) and each not in but and same(each) == shapes
+    }
+    if len(found) < 2:
+        return list(found)
+    return [min(found, key=lambda path: (_distance(copy, found[path]), structure_of(found[path]) is None))]
+
+
+def _distance(one: nn.Module, other: nn.Module) -> float:
+    """The mean square, over the tensors that are as wide in both."""
+    theirs = tensors_of(other)
+    pairs = [(mine.detach(), theirs[name].detach()) for name, mine in tensors_of(one).items()]
+    squares = [(a.double() - b.to(a.device, torch.float64)) ** 2 for a, b in pairs if a.shape == b.shape]
+    return float(sum(square.sum() for square in squares)) / max(1, sum(map(torch.numel, squares)))
+
+
+def _shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors_of(module).items()}
 
 
 def _dense_shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
@@ -114,14 +133,6 @@ def _share(copy: nn.Module, origin: str, at: str, cut: Cut) -> tuple[nn.Module, 
     return None
 
 
-def _check_one(copy: nn.Module, origins: Sequence[str]) -> None:
-    if len(origins) > 1:
-        raise PruningError(
-            f"an averaged {type(copy).__name__} may be that of {', '.join(origins[:10])}: which of "
-            "them cannot be told. Average the whole module, or only one of its networks that are alike"
-        )
-
-
 def follow_loads(module: L.LightningModule, *, instead_of: RemovableHandle | None) -> RemovableHandle:
     """From now on, whenever weights are loaded into `module`, averages that callbacks hold get its widths.
 
@@ -135,32 +146,34 @@ def follow_loads(module: L.LightningModule, *, instead_of: RemovableHandle | Non
     return handle
 
 
-def _resize_averages_(module: nn.Module, *_: object) -> None:
+def _resize_averages_(module: nn.Module, values: Mapping[str, Tensor], *_: object) -> None:
     assert isinstance(module, twins(L.LightningModule))
     try:
         trainer = module.trainer
     except RuntimeError:  # a copy of the module, which has no trainer, took the hook along
         return
     for average in averages_of(trainer):
-        origins = _origins(average.copy, module, ())
-        structures = [structure_of(module.get_submodule(path)) for path in origins]
-        _check_one(average.copy, origins if any(structures) else [])
-        for path in origins[:1]:
-            resize_like_(average.copy, module.get_submodule(path))
+        for path in _origins(average.copy, module, loading=True):
+            resize_like_(average.copy, module.get_submodule(path), values, f"{path}." if path else "")
 
 
-def resize_like_(copy: nn.Module, network: nn.Module) -> None:
-    """Gives a copy the widths of `network`, and its buffers that no state dict holds."""
+def resize_like_(copy: nn.Module, network: nn.Module, values: Mapping[str, Tensor], prefix: str) -> None:
+    """Gives a copy the widths of `network`, and where these differ the values that are about to be loaded.
+
+    Args:
+        copy: the copy.
+        network: what it is a copy of.
+        values: what is loaded, by name.
+        prefix: of the names of `network` among them.
+    """
     wanted, present = structure_of(network), structure_of(copy)
     if (wanted and wanted.to_dict()) == (present and present.to_dict()):
         return
     shapes = {name: tuple(tensor.shape) for name, tensor in all_tensors(network).items()}
     restructure_(copy, shapes, wanted)
-    stored = copy.state_dict().keys()
-    values = dict(network.named_buffers())
-    for name, buffer in copy.named_buffers():
-        if name not in stored:
-            buffer.data.copy_(values[name])
+    held = tensors_of(network)  # of what no state dict holds
+    for name, tensor in tensors_of(copy).items():
+        tensor.data.copy_(values.get(prefix + name, held[name].data))
 
 
 def take(trainer: L.Trainer) -> dict[str, dict[str, Any]]:
@@ -176,7 +189,7 @@ def take(trainer: L.Trainer) -> dict[str, dict[str, Any]]:
 
 def restore_(trainer: L.Trainer, held: Mapping[str, Mapping[str, Any]]) -> None:
     """Brings averages back to what `take` gave, once the module has its widths of then."""
-    _resize_averages_(trainer.lightning_module)
+    _resize_averages_(trainer.lightning_module, trainer.lightning_module.state_dict())
     for average in averages_of(trainer):
         if average.name in held:
             average.copy.load_state_dict(held[average.name]["weights"])
@@ -202,7 +215,7 @@ def transfer_(trainer: L.Trainer) -> None:
 def restart_(trainer: L.Trainer) -> None:
     """Begins to average anew with the present weights; due where these are of another time."""
     for average in averages_of(trainer):
-        for path in _origins(average.copy, trainer.lightning_module, ())[:1]:
+        for path in _origins(average.copy, trainer.lightning_module):
             _copy_(trainer.lightning_module.get_submodule(path), average.copy)
         if average.count is not None:
             average.count.zero_()

@@ -16,7 +16,6 @@ from torch.optim.swa_utils import AveragedModel
 
 from seg_pruning.callbacks import Recovery, Schedule, snapshot
 from seg_pruning.callbacks.averages import averages_of
-from seg_pruning.surgery.errors import PruningError
 from tests.callbacks.interrupted import GOING_ON, assert_equal, assert_goes_on
 from tests.callbacks.modules import Data, SkipNet, Stranger, fit, pruning, size, trainer_in
 
@@ -207,22 +206,38 @@ def test_the_file_of_each_size_holds_what_was_validated(tmp_path, position):
         assert found[0]["val/loss"] == pytest.approx(point.metric, rel=1e-6)
 
 
-class Pair(Stranger):
-    """Two networks that are alike; one is averaged."""
+class Taught(Stranger):
+    """A student and a teacher that are alike; only the student is averaged."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.other = SkipNet()
+        self.student, self.teacher = self.net, SkipNet()
+        self.teacher.requires_grad_(False)
+        del self.net
 
     def forward(self, images):
-        return self.net(images) + self.other(images)
+        return self.student(images)
 
 
-def test_an_average_of_one_of_two_networks_that_are_alike_is_refused(tmp_path):
-    module = Pair()
-    with pytest.raises(PruningError, match=r"may be that of net, other: which of them cannot be told"):
-        fit(tmp_path, module, pruning(), OwnAverage())
-    assert size(module) == size(Pair())
+class StudentAverage(L.Callback):
+    def setup(self, trainer, pl_module, stage):
+        self.average = AveragedModel(pl_module.student)
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.average.update_parameters(pl_module.student)
+
+
+@pytest.mark.parametrize("average", [AVERAGING["ema"], StudentAverage])
+def test_one_network_of_two_that_are_alike(tmp_path, average):
+    module, own = Taught(), average()
+    fit(tmp_path, module, pruning(module="student"), own)
+    assert size(module.student) < size(module.teacher) == size(SkipNet())
+    copy = own.average.module if average is StudentAverage else own._average_model.module.student
+    assert size(copy) == size(module.student)
+    fresh = Taught()
+    file = tmp_path / "checkpoints" / "epoch=2.ckpt"
+    fit(tmp_path, fresh, pruning(module="student"), average(), ckpt_path=file)
+    assert size(fresh) == size(module)
 
 
 @pytest.mark.parametrize(("recovery", "kept"), [(Recovery(rewind="weights"), True), (Recovery(), False)])
