@@ -31,6 +31,13 @@ def evaluating(*models: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
+def as_written() -> Iterator[None]:
+    """Compiled code runs as it was written inside: a look at it would be compiled with it, or break it."""
+    with torch.compiler.set_stance("force_eager"):
+        yield
+
+
+@contextmanager
 def cut_for_now(model: nn.Module, cut: Cut) -> Iterator[None]:
     """Within, `model` is cut; afterwards it is as it was, parameters with the storage that they had.
 
@@ -65,7 +72,7 @@ def call_once(
     """
     inputs = Inputs.of(example_inputs)
     device = device_of(model, inputs)
-    with evaluating(model), keeping_rng(device), torch.no_grad(), watch:
+    with evaluating(model), as_written(), keeping_rng(device), torch.no_grad(), watch:
         return inputs.to(device=device).call(model)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from seg_pruning.profiling.inference import device_of, evaluating, keeping_rng
+from seg_pruning.profiling.inference import as_written, device_of, evaluating, keeping_rng
 from seg_pruning.pruning.batches import Batch
 from seg_pruning.pruning.criteria.base import listed
 from seg_pruning.pruning.criteria.members import reduced, wide
@@ -76,7 +76,12 @@ def score_outputs(
     makers, means = makers_of(graph, model, unread=unread), _Means()
     for batch in batches:
         device = device_of(model, batch.inputs)
-        with evaluating(model), keeping_rng(device), _tracked(model, needed=criterion.gradients):
+        with (
+            evaluating(model),
+            as_written(),
+            keeping_rng(device),
+            _tracked(model, needed=criterion.gradients),
+        ):
             tried = scales(device) if criterion.gradients else (1.0,)
             sums = (_observe(model, makers, criterion, batch, loss, means, scale) for scale in tried)
             finite = next((found for found in sums if found is not None), None)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from seg_pruning.profiling.inference import device_of, evaluating, keeping_rng
+from seg_pruning.profiling.inference import as_written, device_of, evaluating, keeping_rng
 from seg_pruning.surgery.inputs import Inputs
 
 
@@ -47,7 +47,7 @@ def recalibrate_(
         context: entered around each call, such as that of mixed precision.
     """
     layers = [layer for name in norms if isinstance(layer := model.get_submodule(name), _BatchNorm)]
-    with evaluating(model), _averaging(layers):
+    with evaluating(model), as_written(), _averaging(layers):
         for inputs in calls:
             device = device_of(model, inputs)
             with keeping_rng(device), context():

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from seg_pruning.profiling.inference import device_of, evaluating, keeping_rng
+from seg_pruning.profiling.inference import as_written, device_of, evaluating, keeping_rng
 from seg_pruning.pruning import criteria
 from seg_pruning.pruning.batches import Batch, read_batches
 from seg_pruning.pruning.criteria import Criterion, OutputCriterion, OutputGradient
@@ -104,9 +105,15 @@ def _gradients(
         raise PruningError("no parameter of the network requires a gradient: unfreeze some, or choose 'l2'")
     for batch in batches:
         device = device_of(model, batch.inputs)
-        with evaluating(model), keeping_rng(device), torch.inference_mode(False), torch.enable_grad():
+        with evaluating(model), as_written(), keeping_rng(device), _with_gradients():
             found = _gradients_of_batch(model, trained, batch, how, loss)
         yield found
+
+
+@contextmanager
+def _with_gradients() -> Iterator[None]:
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
 
 
 def _gradients_of_batch(
