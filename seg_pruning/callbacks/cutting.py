@@ -133,9 +133,28 @@ class Cutting(Surveying):
         assert time is not None
         self.done.append(time)
         self._params = count(self.network)  # also where nothing is cut, or what was cut is taken back
-        limit = self._next_limit_(trainer, pl_module, time)
-        if limit is not None:
-            self._cut_(trainer, pl_module, limit)
+        cuts = self._cuts
+        try:
+            limit = self._next_limit_(trainer, pl_module, time)
+            if limit is not None:
+                self._cut_(trainer, pl_module, limit)
+        except BaseException:
+            if self._cuts == cuts:
+                self._settle(time)
+            raise
+
+    def _settle(self, time: int) -> None:
+        """Says of a cut that failed whether it was made, for a checkpoint that is written on the way out."""
+        if count(self.network) == self._params:
+            self.done.remove(time)
+        else:
+            self._book()
+
+    def _book(self) -> None:
+        """Notes that a cut was made."""
+        self.scores.reset()
+        self._cuts += 1
+        self._size, self._params = self._cuts, count(self.network)
 
     def _next_limit_(self, trainer: L.Trainer, module: L.LightningModule, time: int) -> Amounts | None:
         """What the network may cost after a cut at `time`; None where there is to be none."""
@@ -171,9 +190,7 @@ class Cutting(Surveying):
         if not self._cuts:
             self._leave_dense(trainer, module)
         error = self._operate_(trainer, module, plan) if plan.kept else 0.0
-        self.scores.reset()
-        self._cuts += 1
-        self._size, self._params = self._cuts, count(self.network)
+        self._book()
         assert self._graph is not None
         event = Event(
             part=self.part(trainer),

@@ -4,8 +4,10 @@ import pkgutil
 import signal
 from unittest import mock
 
+import lightning as L
 import pytest
 import torch
+from lightning.pytorch.callbacks import EMAWeightAveraging
 from torch import nn
 
 from seg_pruning.surgery.note import structure_of
@@ -60,6 +62,17 @@ class OwnError(Exception):
     pass
 
 
+PLACES = [
+    "seg_pruning.callbacks.cutting.select",
+    "seg_pruning.surgery.operation._found_now",
+    "seg_pruning.surgery.operation._note_error",
+    "seg_pruning.surgery.apply.remember_",
+    "seg_pruning.surgery.apply.forget_sizes",
+    "seg_pruning.callbacks.cutting.reset_monitors_",
+    "seg_pruning.callbacks.cutting.announce",
+]
+
+
 def once(error: type[BaseException], place: str):
     """Fails the first time: what is put back calls the same functions."""
     works = pkgutil.resolve_name(place)
@@ -75,18 +88,7 @@ def once(error: type[BaseException], place: str):
 
 
 @pytest.mark.parametrize("error", [OwnError, KeyboardInterrupt])
-@pytest.mark.parametrize(
-    "place",
-    [
-        "seg_pruning.callbacks.cutting.select",
-        "seg_pruning.surgery.operation._found_now",
-        "seg_pruning.surgery.operation._note_error",
-        "seg_pruning.surgery.apply.remember_",
-        "seg_pruning.surgery.apply.forget_sizes",
-        "seg_pruning.callbacks.cutting.reset_monitors_",
-        "seg_pruning.callbacks.cutting.announce",
-    ],
-)
+@pytest.mark.parametrize("place", PLACES)
 def test_an_error_in_an_event_leaves_a_network_that_can_be_trained(tmp_path, place, error):
     """Cut or not cut as a whole, with its optimizer; the next fit is like that of a new callback."""
     module, own = Stranger(), pruning()
@@ -105,3 +107,25 @@ def test_an_error_in_an_event_leaves_a_network_that_can_be_trained(tmp_path, pla
     optimizer.step()
     fit(tmp_path / "b", module, own)
     assert size(module) <= 0.5 * size(Stranger())
+
+
+class WayOut(L.Callback):
+    """Lightning's own callback of this kind goes on with its file by itself."""
+
+    def on_exception(self, trainer, pl_module, exception):
+        trainer.save_checkpoint(f"{trainer.default_root_dir}/out.ckpt")
+
+
+@pytest.mark.parametrize("place", [PLACES[0], PLACES[2], PLACES[5], PLACES[6]])
+def test_a_checkpoint_of_the_way_out_is_gone_on_with(tmp_path, place):
+    """The only cut failed: it is made when training goes on, unless it was made before the error."""
+    module, own = Stranger(), pruning(end_epoch=1)
+    average = EMAWeightAveraging(decay=0.5)
+    with mock.patch(place, side_effect=once(OwnError, place)), pytest.raises(OwnError):
+        fit(tmp_path, module, own, WayOut(), average)
+    assert size(average._average_model.module) == size(module)
+    fresh, again = Stranger(), pruning(end_epoch=1)
+    fit(tmp_path, fresh, again, EMAWeightAveraging(decay=0.5), ckpt_path=tmp_path / "out.ckpt")
+    assert size(fresh) <= 0.5 * size(Stranger())
+    assert again.done == [1]
+    assert again.finished
