@@ -115,7 +115,7 @@ def test_a_budget_of_latency(tmp_path, monkeypatch):
         measured.append([group.size for group in graph.prunable])
         return lambda kept: float(kept.sum())
 
-    monkeypatch.setattr("seg_pruning.callbacks.cutting.latency_of", clockless)
+    monkeypatch.setattr("seg_pruning.callbacks.surveying.latency_of", clockless)
     module = Stranger()
     own = pruning(budget={"latency": 0.5}, selection=Selection(round_to=1))
     fit(tmp_path, module, own)
