@@ -67,10 +67,12 @@ class Recovering:
         """A batch of training begins, one of the last before a cut if it is `near`."""
         if trainer.global_step >= self.options.rewind_to:
             self.note_early(trainer, network)
-        late = self.stale and near_validation(trainer, batch_idx, self.options.recalibrate)
-        self.recorder.begin(record=late)
+        size = self.options.recalibrate
+        few = len(self.recorder.kept) < size  # the first ones too: training may be told to stop at any batch
+        recorded = self.stale and (few or near_validation(trainer, batch_idx, size))
+        self.recorder.begin(record=recorded)
         self.before.begin(record=near)
-        if late:
+        if recorded:
             self._norms = training_norms(network)
 
     def after_batch(self, batch: object, fallback: Inputs | None) -> None:

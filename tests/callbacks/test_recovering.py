@@ -223,16 +223,16 @@ def test_momentum_and_size_are_what_they_were(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "recorded"),
     [
-        ({}, [4, 5]),
-        ({"val_check_interval": 0.5}, [1, 2, 4, 5]),
-        ({"val_check_interval": 3}, [1, 2, 4, 5]),
-        ({"limit_val_batches": 0}, [4, 5]),
-        ({"limit_train_batches": 4}, [2, 3]),
-        ({"max_steps": 12}, [4, 5]),
+        ({}, [0, 1, 4, 5]),
+        ({"val_check_interval": 0.5}, [0, 1, 2, 4, 5]),
+        ({"val_check_interval": 3}, [0, 1, 2, 4, 5]),
+        ({"limit_val_batches": 0}, [0, 1, 4, 5]),
+        ({"limit_train_batches": 4}, [0, 1, 2, 3]),
+        ({"max_steps": 12}, [0, 1, 4, 5]),
         ({"val_check_interval": 4, "check_val_every_n_epoch": None}, [0, 1, 2, 3, 4, 5]),
     ],
 )
-def test_only_the_last_batches_before_a_validation_are_looked_at(tmp_path, settings, recorded):
+def test_only_the_first_batches_and_the_last_before_a_validation_are_looked_at(tmp_path, settings, recorded):
     """The cut is at the start of the second epoch; of six batches the last two are kept."""
     own, seen = recovering(recalibrate=2), []
     begin = own.recovering.recorder.begin
@@ -251,3 +251,16 @@ def test_only_the_last_batches_before_a_validation_are_looked_at(tmp_path, setti
     own.recovering.recalibrate_ = lambda trainer, module: None  # so that it stays stale all the time
     fit(tmp_path, Stranger(), Take(), own, data=Data(12), max_epochs=2, **settings)
     assert seen == recorded
+
+
+def test_a_training_that_is_told_to_stop_is_validated_with_statistics_that_are_not_stale(tmp_path):
+    """In the middle of the epoch of a cut, where nobody can have known which batches are the last."""
+
+    class Stop(L.Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            trainer.should_stop = trainer.current_epoch == 1 and batch_idx == 4
+
+    own = recovering(recalibrate=2)
+    trainer = fit(tmp_path, Stranger(), Stop(), own, data=Data(24))
+    assert trainer.global_step == 12 + 5
+    assert not own.recovering.stale
