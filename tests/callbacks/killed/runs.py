@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -10,14 +12,17 @@ from typing import Any, Literal
 
 import lightning as L
 import torch
+import yaml
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 from torch.utils.data import DataLoader
 
 from seg_pruning.callbacks import Distillation, Recovery, Schedule, Scoring
+from seg_pruning.cli import main
 from seg_pruning.pruning.criteria import Taylor
 from seg_pruning.surgery.atomic import whole_file
 from seg_pruning.surgery.note import structure_of
+from seg_pruning.tracking import RunFolder
 from tests.callbacks.interrupted import SeedEachStep
 from tests.callbacks.modules import Data, Stranger, pruning, trainer_in
 
@@ -126,8 +131,48 @@ CASES = {
 }
 
 
+COMMAND = "command line"
+CONFIG = {
+    "trainer": {
+        "max_epochs": 6,
+        "accelerator": "cpu",
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "log_every_n_steps": 1,
+        "callbacks": [
+            {
+                "class_path": "IterativePruning",
+                "init_args": {"budget": {"params": 0.5}, "every_n_epochs": 2, "end_epoch": 3},
+            }
+        ],
+    },
+    "model": {
+        "class_path": "SemanticSegmentation",
+        "init_args": {"arch": {"class_path": "tests.tasks.tiny.TinyNet", "init_args": {"width": 8}}},
+    },
+    "data": {"class_path": "tests.tasks.tiny.TinyData"},
+}
+
+
+def command(folder: Path) -> None:
+    """The same by the command line, always with the same words."""
+    os.chdir(folder)
+    sys.argv = ["seg-pruning"]
+    Path("config.yaml").write_text(yaml.safe_dump(CONFIG))
+    main(["fit", "--config", "config.yaml", "--run.name", "mine", "--ckpt_path", "last"])
+    last = RunFolder("runs", "mine").last()
+    assert last is not None
+    found = torch.load(last, weights_only=True)
+    kept = ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "seg_pruning")
+    with whole_file(folder / END) as draft:
+        torch.save({name: found[name] for name in kept}, draft)
+
+
 def train(folder: Path, name: str) -> None:
     """Trains from the last checkpoint in `folder`, from the start where there is none, and notes the end."""
+    if name == COMMAND:
+        command(folder)
+        return
     case = CASES[name]
     saver = case.saver(dirpath=folder / "c", save_last=case.save_last)
     trainer = trainer_in(
