@@ -131,7 +131,7 @@ def train(criterion: str, given: argparse.Namespace) -> tuple[Turns, Seconds]:
     turns = Turns(own, seconds, given.pairs)
     seconds.watch(own, "prune_now_", "event")
     seconds.watch(own.scores, "compute", "scores")
-    seconds.watch(own, "_retrace", "trace anew")
+    seconds.watch(own, "look", "traces")
     for hook in HOOKS:
         seconds.watch(own, hook, "hooks")
     loader = DataLoader(Images(given.side), batch_size=given.batch)
@@ -168,7 +168,7 @@ def print_steps(found: dict[str, Turns]) -> None:
 
 def print_events(found: dict[str, Turns], seconds: dict[str, Seconds]) -> None:
     """Seconds of an event and of its parts, and how many steps they are worth."""
-    parts = ("event", "scores", "select", "cut and certificate", "trace anew", "statistics anew")
+    parts = ("event", "scores", "select", "cut and certificate", "traces", "statistics anew")
     print(f"\n| criterion | {' | '.join(parts)} | event in steps of the dense network |\n|---|{'---|' * 7}")
     for criterion, turns in found.items():
         step = statistics.median(plain for plain, _, _ in turns.pairs("before"))
