@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.hooks import RemovableHandle
 
-from seg_pruning.callbacks.packages import of_kind, twins
+from seg_pruning.packages import of_kind, twins
 from seg_pruning.surgery.apply import Journal, commit_
 from seg_pruning.surgery.cut import Cut
 from seg_pruning.surgery.note import structure_of

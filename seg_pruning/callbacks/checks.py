@@ -8,9 +8,9 @@ from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleD
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 
 from seg_pruning.callbacks.options import Scoring
-from seg_pruning.callbacks.packages import twins
 from seg_pruning.callbacks.scoring import TrainingScores
 from seg_pruning.callbacks.timing import Timing
+from seg_pruning.packages import twins
 from seg_pruning.pruning import schedules
 from seg_pruning.pruning.criteria import Criterion
 from seg_pruning.pruning.schedules import Unit

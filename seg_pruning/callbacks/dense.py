@@ -8,7 +8,7 @@ import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from seg_pruning.callbacks.averages import save_weights
-from seg_pruning.callbacks.packages import of_kind
+from seg_pruning.packages import of_kind
 from seg_pruning.surgery.atomic import whole_file
 
 DENSE_CHECKPOINT = "dense.ckpt"

@@ -4,7 +4,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
-from seg_pruning.callbacks.packages import of_kind
+from seg_pruning.packages import of_kind
 
 
 def reset_monitors_(trainer: L.Trainer) -> None:

@@ -11,8 +11,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from seg_pruning.callbacks.averages import save_weights
 from seg_pruning.callbacks.dense import checkpoint_folder
-from seg_pruning.callbacks.packages import of_kind
 from seg_pruning.callbacks.ranks import decided
+from seg_pruning.packages import of_kind
 from seg_pruning.pruning.budgets import Amounts
 from seg_pruning.surgery.atomic import whole_file
 

@@ -9,7 +9,7 @@ from torch import nn
 from torch.optim import Optimizer
 from typing_extensions import override
 
-from seg_pruning.callbacks.packages import twins
+from seg_pruning.packages import twins
 from seg_pruning.surgery.errors import PruningError
 from seg_pruning.surgery.graph import ChannelGraph
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
-from seg_pruning.callbacks.packages import twins
+from seg_pruning.packages import twins
 from seg_pruning.surgery.graph import ChannelGraph
 
 

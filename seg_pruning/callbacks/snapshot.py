@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from torch import Tensor, nn
 
 from seg_pruning.callbacks import averages
-from seg_pruning.callbacks.packages import of_kind
+from seg_pruning.packages import of_kind
 from seg_pruning.surgery.checkpoints import take_structure_, write_structure
 from seg_pruning.surgery.errors import PruningError
 from seg_pruning.surgery.inputs import map_tensors

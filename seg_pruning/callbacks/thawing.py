@@ -11,7 +11,7 @@ import lightning as L
 from lightning.pytorch.callbacks import BaseFinetuning
 from lightning.pytorch.utilities import rank_zero_info
 
-from seg_pruning.callbacks.packages import of_kind
+from seg_pruning.packages import of_kind
 from seg_pruning.pruning.amounts import LatencyOf
 from seg_pruning.pruning.budgets import Amounts, amounts
 from seg_pruning.pruning.selection import Selection, smallest_amounts

@@ -10,6 +10,7 @@ from urllib.parse import urlparse
 
 from lightning.pytorch.loggers import Logger, WandbLogger
 
+from seg_pruning.packages import twins
 from seg_pruning.surgery.errors import PruningError
 
 HINT = (
@@ -54,7 +55,7 @@ def check_usable(logger: Logger) -> None:
     Raises:
         PruningError: If the logger is of W&B and goes online without a key.
     """
-    if not isinstance(logger, WandbLogger) or has_key():
+    if not isinstance(logger, twins(WandbLogger)) or has_key():
         return
     # Lightning keeps the mode nowhere else, and once the run begins W&B has already asked.
     mode = logger._wandb_init.get("mode") or os.environ.get("WANDB_MODE", "")
@@ -72,7 +73,7 @@ def log_on_own_axis(logger: Logger, values: Mapping[str, float], *, axis: str) -
     W&B drops values that come with a step lower than the last one, so none is given; the axis is a value like
     the others.
     """
-    if not isinstance(logger, WandbLogger):
+    if not isinstance(logger, twins(WandbLogger)):
         return False
     run = logger.experiment
     run.define_metric(axis)
@@ -83,7 +84,7 @@ def log_on_own_axis(logger: Logger, values: Mapping[str, float], *, axis: str) -
 
 def write_summary(logger: Logger, values: Mapping[str, object]) -> bool:
     """Writes values into the run's summary; False if the logger is not of W&B."""
-    if not isinstance(logger, WandbLogger):
+    if not isinstance(logger, twins(WandbLogger)):
         return False
     logger.experiment.summary.update(dict(values))
     return True

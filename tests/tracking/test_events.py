@@ -3,6 +3,7 @@ import csv
 import lightning as L
 import pytest
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
+from pytorch_lightning.loggers import WandbLogger as OtherLogger
 
 from seg_pruning import tracking
 from seg_pruning.tasks import SemanticSegmentation
@@ -25,13 +26,13 @@ class Reporter(L.Callback):
         tracking.log_event(trainer, {"prune/step": event, "prune/params": 100 / event})
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+@pytest.fixture(scope="module", params=[WandbLogger, OtherLogger], ids=["lightning", "pytorch_lightning"])
+def folder(tmp_path_factory, request):
     folder = tmp_path_factory.mktemp("run")
     loggers = [
         tracking.MetricsFile(folder / "files"),
         CSVLogger(folder, name="plain", version=""),
-        WandbLogger(project="test", save_dir=folder, mode="offline"),
+        request.param(project="test", save_dir=folder, mode="offline"),
     ]
     trainer = L.Trainer(
         accelerator="cpu",

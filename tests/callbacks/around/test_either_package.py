@@ -3,15 +3,13 @@
 import pytest
 import pytorch_lightning as pl
 import torch
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.callbacks import EarlyStopping as OtherStopping
 from pytorch_lightning.callbacks import ModelCheckpoint as OtherCheckpoint
 from torch import nn
 
-from seg_pruning.callbacks import packages
 from seg_pruning.surgery.note import structure_of
 from seg_pruning.tasks import PrunableCheckpoints
-from tests.callbacks.modules import Data, SkipNet, Stranger, pruning, size
+from tests.callbacks.modules import Data, SkipNet, pruning, size
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*:DeprecationWarning:pytorch_lightning.*"),
@@ -103,18 +101,3 @@ def test_the_mixin_serves_a_module_of_the_twin(tmp_path):
     loaded = OtherMixed.load_from_checkpoint(saver.best_model_path, weights_only=True)
     assert structure_of(loaded).to_dict() == structure_of(module).to_dict()
     assert all(torch.equal(value, module.state_dict()[n]) for n, value in loaded.state_dict().items())
-
-
-@pytest.mark.parametrize("kind", [ModelCheckpoint, EarlyStopping])
-def test_the_twin_of_a_class(kind):
-    other = {ModelCheckpoint: OtherCheckpoint, EarlyStopping: OtherStopping}[kind]
-    assert packages.twins(kind) == (kind, other)
-
-
-def test_there_is_no_twin_of_what_is_not_imported_or_too_new(monkeypatch):
-    monkeypatch.delattr("pytorch_lightning.callbacks.early_stopping.EarlyStopping")
-    assert packages.twins(EarlyStopping) == (EarlyStopping,)
-    monkeypatch.delitem(packages.sys.modules, "pytorch_lightning.callbacks.model_checkpoint")
-    assert packages.twins(ModelCheckpoint) == (ModelCheckpoint,)
-    with pytest.raises(ValueError, match=r"expected a class of lightning\.pytorch"):
-        packages.twins(Stranger)
