@@ -54,7 +54,8 @@ class Cutting(Surveying):
         """Whether a cut belongs to the start of `epoch`, counted from 0; override it for your own times.
 
         However often it says so, an epoch has one cut at most, also where training goes on from a checkpoint.
-        It is not asked where cuts are by optimizer step.
+        It is not asked where cuts are by optimizer step. Where several ranks train, it has to say the same on
+        each.
         """
         return self.timing.due(epoch, [], on=self.goes_on) is not None
 
