@@ -148,9 +148,11 @@ class SegmentationCLI(LightningCLI):
             callbacks = self.trainer.callbacks  # type: ignore[attr-defined] # Lightning does not type it
             pruning = next((c for c in callbacks if isinstance(c, IterativePruning)), None)
             if pruning is not None and pruning.finished and self._leaves_folder():
-                self._summarise(pruning).show()
+                summary = self._summarise(pruning)
+                if summary is not None:
+                    summary.show()
 
-    def _summarise(self, pruning: IterativePruning) -> Summary:
+    def _summarise(self, pruning: IterativePruning) -> Summary | None:
         """Compares the network before the first cut, where it was kept, with the best after the last one."""
         best = self.trainer.checkpoint_callback
         folder = Path(best.dirpath) if isinstance(best, ModelCheckpoint) and best.dirpath else None

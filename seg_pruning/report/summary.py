@@ -50,10 +50,11 @@ def summarise(
     folder: Path,
     datamodule: L.LightningDataModule | None = None,
     budget: Budget | None = None,
-) -> Summary:
+) -> Summary | None:
     """Tests and times the network of each checkpoint; writes ``summary.json`` and ``pruned.safetensors``.
 
-    Latency is of one image, on one thread of a CPU or on the module's device, the two networks in turns.
+    Latency is of one image, on one thread of a CPU or on the module's device, the two networks in turns. All
+    ranks of a distributed training test; the first of them does the rest, and the others get None.
 
     Args:
         trainer: the trainer of the finished fit; its loggers get the numbers as ``final/...``.
@@ -71,6 +72,8 @@ def summarise(
     for name, path in checkpoints.items():
         rows[name] = _test(trainer, module, datamodule, path)
         networks[name] = _network(module)
+    if not trainer.is_global_zero:
+        return None
     example = inputs.to(device="cpu")
     with progress_bar("latency") as progress:
         times = compare_latency(networks, example, progress=progress)

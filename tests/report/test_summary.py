@@ -6,6 +6,7 @@ import io
 import json
 import math
 
+import lightning as L
 import pytest
 import segmentation_models_pytorch as smp
 import torch
@@ -15,6 +16,8 @@ import seg_pruning as sp
 from seg_pruning.cli import main
 from seg_pruning.profiling import comparison
 from seg_pruning.report import Summary
+from seg_pruning.report.summary import summarise
+from seg_pruning.surgery.inputs import Inputs
 from seg_pruning.tasks import SemanticSegmentation
 
 ENCODER = "tu-test_resnet"
@@ -150,3 +153,24 @@ def test_values_without_a_number_are_shown_and_written_as_none():
     row = next(line for line in console.export_text().splitlines() if "test/dice" in line)
     assert "-" in row
     assert json.loads(json.dumps(compared, allow_nan=False))["ratio"]["test/dice"] is None
+
+
+def test_only_the_first_rank_measures_and_writes(tmp_path):
+    """What a trainer of another rank does, but for its process: it tests with the others, and that is all."""
+
+    class Second(L.Trainer):
+        is_global_zero = False
+
+    tested = []
+    trainer = Second(accelerator="cpu", logger=False, enable_progress_bar=False, default_root_dir=tmp_path)
+    trainer.test = lambda *_, **__: tested.append(1) or [{}]
+    found = summarise(
+        trainer,
+        SemanticSegmentation(smp.Unet(ENCODER, encoder_weights=None)),
+        checkpoints={"dense": None, "pruned": None},
+        inputs=Inputs((torch.zeros(1, 3, 32, 32),), {}),
+        folder=tmp_path / "run",
+    )
+    assert found is None
+    assert tested == [1, 1]
+    assert not (tmp_path / "run").exists()
