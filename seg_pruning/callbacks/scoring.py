@@ -43,6 +43,11 @@ class TrainingScores:
             return bool(self._seen.kept)
         return self.criterion.needs == "weights" or self.running.count > 0
 
+    @property
+    def of_training(self) -> bool:
+        """Whether scores come from the gradients of training itself."""
+        return self.criterion.needs == "gradients" and not self.by_pass
+
     def start(self, trainer: L.Trainer, network: nn.Module) -> None:
         """Begins to watch a training."""
         if self.by_pass:
@@ -64,7 +69,7 @@ class TrainingScores:
         self, graph: ChannelGraph, network: nn.Module, *, unread: Collection[str], scale: float = 1.0
     ) -> None:
         """Reads the gradients of a training step, multiplied by `scale`, where scores come from them."""
-        if self.criterion.needs != "gradients" or self.by_pass:
+        if not self.of_training:
             return
         weights, gradients = parameters_of(network), None
         if scale != 1.0:  # it changes while a network trains, and steps are to count alike

@@ -5,7 +5,7 @@ from __future__ import annotations
 import lightning as L
 from torch import Tensor, nn
 
-from seg_pruning.callbacks import checks, penalty, ranks
+from seg_pruning.callbacks import checks, penalty, ranks, thawing
 from seg_pruning.callbacks.event import costs, show
 from seg_pruning.callbacks.example import REMEDY, Example
 from seg_pruning.callbacks.part import OfPart
@@ -87,6 +87,8 @@ class Surveying(OfPart):
                 self.dense = self.amounts()
                 self.widths = {group.name: group.size for group in self._graph.groups}
                 checks.check_penalty(self.scores.scoring, self._scales)
+                if self.scores.of_training and not thawing.thaws(trainer):
+                    thawing.warn_frozen(self._graph, self.network, self._whole)
             limit = self.budget.limit(self.dense)
             options = self.options(module)
             check_reachable(self._graph, limit, options, dense=self.widths, latency=self._latency)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import lightning as L
 from lightning.pytorch.callbacks import BaseFinetuning
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from torch import nn
 
 from seg_pruning.packages import of_kind
 from seg_pruning.pruning.amounts import LatencyOf
@@ -23,6 +24,27 @@ if TYPE_CHECKING:
 def thaws(trainer: L.Trainer) -> bool:
     """Whether layers that are frozen now are to be trained later, as far as can be known."""
     return bool(of_kind(trainer.callbacks, BaseFinetuning))  # type: ignore[attr-defined]
+
+
+def warn_frozen(graph: ChannelGraph, network: nn.Module, whole: Collection[str]) -> None:
+    """Warns of groups that nothing trains, before a training whose cuts need gradients of them.
+
+    Somebody may thaw them in time, so that this is no error yet.
+
+    Args:
+        graph: the graph of `network`.
+        network: what is pruned.
+        whole: names of groups that keep their width.
+    """
+    trained = {name for name, weight in network.named_parameters() if weight.requires_grad}
+    free = [group for group in graph.prunable if group.name not in whole]
+    frozen = [group.name for group in free if not any(member.tensor in trained for member in group.members)]
+    if frozen:
+        rank_zero_warn(
+            f"nothing trains {len(frozen)} of {len(free)} groups ({', '.join(frozen[:5])}): without "
+            "gradients they cannot be scored, and the first cut will fail. Unfreeze them before it, protect "
+            "them, or choose a criterion of weights such as 'l2'"
+        )
 
 
 def spare(

@@ -7,7 +7,9 @@ from lightning.pytorch.callbacks import BackboneFinetuning
 from torch import nn
 
 from seg_pruning.callbacks import Scoring
+from seg_pruning.callbacks.thawing import warn_frozen
 from seg_pruning.surgery.errors import PruningError
+from seg_pruning.surgery.trial import trace
 from tests.callbacks.interrupted import GOING_ON, assert_goes_on
 from tests.callbacks.modules import Stranger, fit, pruning, size
 
@@ -101,10 +103,12 @@ def test_what_is_still_frozen_at_the_last_cut_is_refused(tmp_path):
         fit(tmp_path, Deep(), often(end_epoch=2), thawing(6), max_epochs=7)
 
 
+@pytest.mark.filterwarnings("ignore:nothing trains:UserWarning")
 def test_without_a_callback_that_thaws_it_is_refused_at_once(tmp_path):
     module = Deep()
     module.backbone.requires_grad_(False)
-    with pytest.raises(PruningError, match=r"no parameter of .*backbone\.0.* ever had a gradient: unfreeze"):
+    refusal = r"no parameter of .*backbone\.0.* ever had a gradient: unfreeze"
+    with pytest.raises(PruningError, match=refusal):
         fit(tmp_path, module, often(), max_epochs=7)
     assert size(module) == size(Deep())
 
@@ -130,3 +134,13 @@ def test_it_goes_on_to_the_bit(tmp_path):
             return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
     assert_goes_on(tmp_path, lambda: [thawing(), often()], epoch=1, module=Plain, max_epochs=7)
+
+
+def test_what_nothing_trains_is_named_before_training():
+    module = Deep()
+    graph = trace(module, torch.zeros(1, 3, 8, 8))
+    warn_frozen(graph, module, ())  # nothing: warnings are errors here
+    module.backbone.requires_grad_(False)
+    with pytest.warns(UserWarning, match=r"nothing trains 2 of 4 groups \(backbone\.0\.0, backbone\.1\.0\)"):
+        warn_frozen(graph, module, ())
+    warn_frozen(graph, module, ("backbone.0.0", "backbone.1.0"))
