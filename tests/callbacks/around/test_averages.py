@@ -258,6 +258,9 @@ def test_averages_begin_anew_where_weights_are_rewound(tmp_path, recovery, kept)
 class Means(L.Callback):
     """What the first norm of the average should know after a cut: of batches since, by averaged weights."""
 
+    def __init__(self) -> None:
+        self.looked: list[int] = []
+
     def on_train_epoch_start(self, trainer, pl_module):
         self.seen: list[torch.Tensor] = []
         if trainer.current_epoch == 0:
@@ -276,9 +279,12 @@ class Means(L.Callback):
             found = module.net.first[1].running_mean
             same = torch.allclose(torch.stack(means).mean(0), found, atol=1e-6)
             assert same is (trainer.current_epoch in (1, 3))
+            self.looked.append(trainer.current_epoch)
 
 
 @pytest.mark.parametrize("position", ["before", "after"])
 def test_statistics_of_the_average_are_estimated_anew_too(tmp_path, position):
     parts = [pruning(), AVERAGING["ema"]()]
-    fit(tmp_path, Stranger(), *(parts if position == "after" else parts[::-1]), Means())
+    means = Means()
+    fit(tmp_path, Stranger(), *(parts if position == "after" else parts[::-1]), means)
+    assert means.looked == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]  # the average and the network, after each epoch
