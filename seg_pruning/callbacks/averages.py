@@ -67,14 +67,12 @@ def following_(trainer: L.Trainer, network: nn.Module, cut: Cut) -> Iterator[Non
         network: its module, or the part of it that the cut is for.
         cut: what is cut.
     """
-    module = trainer.lightning_module
+    module, copies = trainer.lightning_module, _copies(trainer)
     at = next(path for path, each in module.named_modules() if each is network)
+    shares = [_share(copy, path, at, cut) for copy in copies for path in _origins(copy, module, but=copies)]
     with Journal() as journal:
-        for copy in _copies(trainer):
-            for path in _origins(copy, module, but=_copies(trainer)):
-                if (share := _share(copy, path, at, cut)) is not None:
-                    target, part = share
-                    commit_(journal, target, part, optimizers=(), max_error=None)
+        for target, part in filter(None, shares):
+            commit_(journal, target, part, optimizers=(), max_error=None)
         yield
 
 

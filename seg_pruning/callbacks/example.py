@@ -136,6 +136,7 @@ def noise_like(call: Inputs) -> Inputs:
     lengths = {tensor.shape[0] for tensor in call.tensors if tensor.dim()}
 
     def smaller(tensor: Tensor) -> Tensor:
+        """One sample of a tensor, where they are counted; noise of its shape for an image."""
         kept = tensor[:1] if tensor.dim() and len(lengths) == 1 else tensor
         noise = kept.is_floating_point() and kept.dim() > 2
         return torch.randn(kept.shape, generator=generator).to(kept.dtype) if noise else kept.clone()

@@ -17,7 +17,7 @@ from seg_pruning.callbacks.example import REMEDY, Example, call_with_image
 from seg_pruning.callbacks.floor import split
 from seg_pruning.callbacks.guard import Guard
 from seg_pruning.callbacks.options import Schedule, Scoring
-from seg_pruning.callbacks.part import count, network_of, steps
+from seg_pruning.callbacks.part import count, network_of, trains
 from seg_pruning.callbacks.recovering import Recovering
 from seg_pruning.callbacks.scoring import TrainingScores
 from seg_pruning.callbacks.timing import Timing, between_steps, fits
@@ -210,7 +210,7 @@ class IterativePruning(Cutting):
             return
         if self._graph is None and (self.example.heard or len(trainer.optimizers) == 1):
             self.hear(trainer, pl_module)
-        if self._graph is None or not steps(optimizer, self._graph, self.network):
+        if self._graph is None or not trains(optimizer, self._graph, self.network):
             return
         scale = penalty.gradient_scale(trainer, optimizer)
         self.scores.observe(self._graph, self.network, unread=self._whole, scale=scale)

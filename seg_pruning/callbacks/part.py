@@ -93,7 +93,7 @@ def count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def steps(optimizer: Optimizer, graph: ChannelGraph, network: nn.Module) -> bool:
+def trains(optimizer: Optimizer, graph: ChannelGraph, network: nn.Module) -> bool:
     """Whether `optimizer` trains a weight whose channels may leave.
 
     At the steps of others the gradients of these are stale, or are of another loss.

@@ -1,7 +1,7 @@
 """Several processes that train one network: what one of them decides all do, and they fail together.
 
-Nothing here does anything where there is one process. Between two calls of this module each rank works by
-itself; a rank that raises in between tells the others at the next call, so that none waits for it forever.
+Nothing here does anything where there is one process. Where one rank may fail alone, its work stands within
+`together`: it tells the others, so that none waits for it forever.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ _PLAIN = ("lightning.fabric.plugins.io.torch_io", "lightning_fabric.plugins.io.t
 
 
 def write_whole_(trainer: L.Trainer) -> None:
-    """Makes a trainer write local checkpoints at once; a project's own way to write them is left alone."""
+    """Makes a trainer put local checkpoints in place whole; a project's own way to write is left alone."""
     plain = [sys.modules[name].TorchCheckpointIO for name in _PLAIN if name in sys.modules]
     used = trainer.strategy.checkpoint_io
     if type(used) in plain:
