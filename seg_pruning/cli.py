@@ -99,9 +99,8 @@ class SegmentationCLI(LightningCLI):
         what = f"no run {run.name or ''} in {run.root} has left a last.ckpt".replace("  ", " ")
         if self.subcommand != "fit":
             raise PruningError(f"{what}: name the file, --ckpt_path FILE")
-        rank_zero_info(
-            f"{what}: training begins anew"
-        )  # so that one command serves the first run and all others
+        # No error: one command serves the first run and all others.
+        rank_zero_info(f"{what}: training begins anew")
         return None
 
     @override

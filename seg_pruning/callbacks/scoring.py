@@ -98,9 +98,7 @@ class TrainingScores:
             return frozenset()
         if not self.by_pass:
             return frozenset(self.running.blind(unread=unread))
-        trained = {name for name, weight in parameters_of(network).items() if weight.requires_grad}
-        groups = (group for group in graph.prunable if group.name not in unread)
-        return frozenset(g.name for g in groups if not any(member.tensor in trained for member in g.members))
+        return frozenset(untrained(graph, network, unread=unread))
 
     def reset(self) -> None:
         """Forgets what was seen; due after every cut."""
@@ -115,6 +113,13 @@ class TrainingScores:
         """Goes on from what `state_dict` gave."""
         self.running.load_state_dict(state["running"])
         self._seen.load_state_dict(state["seen"])
+
+
+def untrained(graph: ChannelGraph, network: nn.Module, *, unread: Collection[str]) -> list[str]:
+    """The groups, but for those of `unread`, of which every parameter is frozen."""
+    trained = {name for name, weight in parameters_of(network).items() if weight.requires_grad}
+    groups = (group for group in graph.prunable if group.name not in unread)
+    return [g.name for g in groups if not any(member.tensor in trained for member in g.members)]
 
 
 def needs_pass(scoring: Scoring, criterion: Criterion) -> bool:

@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import BaseFinetuning
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import nn
 
+from seg_pruning.callbacks.scoring import untrained
 from seg_pruning.packages import of_kind
 from seg_pruning.pruning.amounts import LatencyOf
 from seg_pruning.pruning.budgets import Amounts, amounts
@@ -36,12 +37,10 @@ def warn_frozen(graph: ChannelGraph, network: nn.Module, whole: Collection[str])
         network: what is pruned.
         whole: names of groups that keep their width.
     """
-    trained = {name for name, weight in network.named_parameters() if weight.requires_grad}
-    free = [group for group in graph.prunable if group.name not in whole]
-    frozen = [group.name for group in free if not any(member.tensor in trained for member in group.members)]
+    frozen = untrained(graph, network, unread=whole)
     if frozen:
         rank_zero_warn(
-            f"nothing trains {len(frozen)} of {len(free)} groups ({', '.join(frozen[:5])}): without "
+            f"nothing trains {len(frozen)} groups ({', '.join(frozen[:5])}): without "
             "gradients they cannot be scored, and the first cut will fail. Unfreeze them before it, protect "
             "them, or choose a criterion of weights such as 'l2'"
         )
